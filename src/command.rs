@@ -1,1 +1,237 @@
-//! (being written)
+//! Command: a template, an event and a source of variables come in, the RESP bytes of the commands go out.
+//!
+//! Whatever an event brings becomes one bulk string of one argument: never a command, never a second argument
+//! (<https://redis.io/docs/latest/develop/reference/protocol-spec/>). Never sends anything, never evaluates a variable
+//! itself.
+
+mod commands;
+pub mod table;
+
+pub use commands::Commands;
+
+/// One argument of a command, its name included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arg<V> {
+    /// The same for every event.
+    Literal(Vec<u8>),
+    /// Exactly the event's JSON.
+    Event,
+    /// What the host evaluates anew for each event.
+    Value(V),
+}
+
+/// Where the values of variable arguments come from, for one event.
+pub trait Source<V> {
+    type Error;
+
+    /// The bytes of `value`, any at all, valid until the source is dropped.
+    fn value(&self, value: &V) -> Result<&[u8], Self::Error>;
+}
+
+/// A command as configured, its constant bytes encoded once.
+#[derive(Debug)]
+pub struct Template<V> {
+    condition: Option<V>,
+    parts: Vec<Part<V>>,
+}
+
+/// Between constants stand the variable bulk strings, from the digits of their length to the last byte of their payload:
+/// their `$` ends the constant before them and their last CRLF begins the one behind.
+#[derive(Debug)]
+enum Part<V> {
+    Constant(Box<[u8]>),
+    Event,
+    Value(V),
+}
+
+impl<V> Template<V> {
+    /// A command of `args`, the name first, skipped where `condition` is empty or "0". Expects what [`table::check`]
+    /// let pass; without arguments it is no command and encodes as nothing.
+    pub fn new(condition: Option<V>, args: Vec<Arg<V>>) -> Self {
+        let mut parts = Vec::new();
+        if args.is_empty() {
+            return Self { condition, parts };
+        }
+        let mut constant = format!("*{}\r\n", args.len()).into_bytes();
+        for arg in args {
+            constant.push(b'$');
+            let variable = match arg {
+                Arg::Literal(bytes) => {
+                    append(&mut constant, &bytes);
+                    constant.extend_from_slice(END);
+                    continue;
+                }
+                Arg::Event => Part::Event,
+                Arg::Value(value) => Part::Value(value),
+            };
+            let before = std::mem::replace(&mut constant, END.to_vec());
+            parts.push(Part::Constant(before.into()));
+            parts.push(variable);
+        }
+        parts.push(Part::Constant(constant.into()));
+        Self { condition, parts }
+    }
+
+    /// Appends the command for one event to `out`, unless its condition says no. Copies, and allocates only where `out`
+    /// has to grow. On an error `out` is as before.
+    pub fn encode<S: Source<V>>(&self, event: &[u8], source: &S, out: &mut Commands) -> Result<(), S::Error> {
+        if let Some(condition) = &self.condition
+            && matches!(source.value(condition)?, b"" | b"0")
+        {
+            return Ok(());
+        }
+        out.append(|bytes| {
+            for part in &self.parts {
+                match part {
+                    Part::Constant(constant) => bytes.extend_from_slice(constant),
+                    Part::Event => append(bytes, event),
+                    Part::Value(value) => append(bytes, source.value(value)?),
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+const END: &[u8] = b"\r\n";
+
+/// A bulk string between its `$` and its last line end.
+fn append(out: &mut Vec<u8>, payload: &[u8]) {
+    out.extend_from_slice(itoa::Buffer::new().format(payload.len()).as_bytes());
+    out.extend_from_slice(END);
+    out.extend_from_slice(payload);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A variable is the index of its value; there is none beyond the last.
+    struct Values(Vec<Vec<u8>>);
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Missing;
+
+    impl Source<usize> for Values {
+        type Error = Missing;
+
+        fn value(&self, value: &usize) -> Result<&[u8], Missing> {
+            self.0.get(*value).map(Vec::as_slice).ok_or(Missing)
+        }
+    }
+
+    /// A variable is its own value.
+    struct Itself(&'static [u8]);
+
+    impl Source<()> for Itself {
+        type Error = Infallible;
+
+        fn value(&self, (): &()) -> Result<&[u8], Infallible> {
+            Ok(self.0)
+        }
+    }
+
+    fn literal<V>(text: &str) -> Arg<V> {
+        Arg::Literal(text.into())
+    }
+
+    fn encoded<V, S: Source<V>>(template: &Template<V>, event: &[u8], source: &S) -> Vec<Vec<u8>>
+    where
+        S::Error: std::fmt::Debug,
+    {
+        let mut out = Commands::new();
+        template.encode(event, source, &mut out).unwrap();
+        assert_eq!(out.count(), out.iter().count());
+        assert_eq!(out.len(), out.iter().map(<[u8]>::len).sum::<usize>());
+        out.iter().map(<[u8]>::to_vec).collect()
+    }
+
+    fn payload() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            4 => prop::collection::vec(any::<u8>(), 0..30),
+            2 => "[\r\n$*0-9]{0,12}".prop_map(String::into),
+            1 => (any::<u8>(), 0..70_000usize).prop_map(|(byte, len)| vec![byte; len]),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn encodes_as_redis_rs_does(
+            args in prop::collection::vec(
+                prop_oneof![
+                    2 => payload().prop_map(|bytes| (Some(bytes), None)),
+                    2 => payload().prop_map(|bytes| (None, Some(bytes))),
+                    1 => Just((None, None)),
+                ],
+                1..25,
+            ),
+            event in payload(),
+        ) {
+            let mut expected = redis::Cmd::new();
+            let mut values = Values(Vec::new());
+            let args = args.into_iter().map(|arg| match arg {
+                (Some(bytes), _) => {
+                    expected.arg(bytes.as_slice());
+                    Arg::Literal(bytes)
+                }
+                (_, Some(value)) => {
+                    expected.arg(value.as_slice());
+                    values.0.push(value);
+                    Arg::Value(values.0.len() - 1)
+                }
+                _ => {
+                    expected.arg(event.as_slice());
+                    Arg::Event
+                }
+            }).collect();
+            let template = Template::new(None, args);
+            prop_assert_eq!(encoded(&template, &event, &values), [expected.get_packed_command()]);
+        }
+    }
+
+    #[test]
+    fn neighbouring_constants_are_one() {
+        let args = vec![literal("XADD"), literal("events"), literal("*"), literal("data"), Arg::<()>::Event];
+        let template = Template::new(None, args);
+        assert_eq!(template.parts.len(), 3);
+        let expected = b"*5\r\n$4\r\nXADD\r\n$6\r\nevents\r\n$1\r\n*\r\n$4\r\ndata\r\n$2\r\n{}\r\n";
+        assert_eq!(encoded(&template, b"{}", &Itself(b"")), [expected]);
+    }
+
+    #[test]
+    fn a_condition_that_is_empty_or_0_skips_the_command() {
+        let template = Template::new(Some(()), vec![literal("PING")]);
+        for no in [&b""[..], b"0"] {
+            assert!(encoded(&template, b"{}", &Itself(no)).is_empty(), "{no:?}");
+        }
+        for yes in [&b"1"[..], b"00", b"0.0", b" ", b"\0", b"false", b"-"] {
+            assert_eq!(encoded(&template, b"{}", &Itself(yes)).len(), 1, "{yes:?}");
+        }
+    }
+
+    #[test]
+    fn no_arguments_are_no_command() {
+        assert!(encoded(&Template::new(None, Vec::new()), b"{}", &Itself(b"")).is_empty());
+    }
+
+    #[test]
+    fn an_error_leaves_what_was_encoded_before() {
+        let values = Values(vec![b"first".to_vec()]);
+        let fine = Template::new(None, vec![literal("ECHO"), Arg::Value(0)]);
+        let fails = Template::new(None, vec![literal("MSET"), Arg::Value(0), Arg::Value(1)]);
+        let unclear = Template::new(Some(1), vec![literal("PING")]);
+        let mut out = Commands::new();
+        assert_eq!(fine.encode(b"{}", &values, &mut out), Ok(()));
+        assert_eq!(fails.encode(b"{}", &values, &mut out), Err(Missing));
+        assert_eq!(unclear.encode(b"{}", &values, &mut out), Err(Missing));
+        let echo: &[u8] = b"*2\r\n$4\r\nECHO\r\n$5\r\nfirst\r\n";
+        assert_eq!(out.iter().collect::<Vec<_>>(), [echo]);
+        assert_eq!(out.len(), echo.len());
+        assert_eq!(fine.encode(b"{}", &values, &mut out), Ok(()));
+        assert_eq!(out.iter().collect::<Vec<_>>(), [echo, echo]);
+    }
+}

@@ -1,0 +1,110 @@
+//! The commands of one request: their bytes come in one behind the other and go out each by itself.
+//!
+//! Made to be used again for the next request. Never holds a part of a command.
+
+/// Bytes that [`Commands::clear`] keeps allocated: enough for all but unusual requests.
+const RETAINED: usize = 1024 * 1024;
+/// Commands whose ends it keeps allocated, at 8 bytes each.
+const RETAINED_ENDS: usize = 16 * 1024;
+
+/// Encoded commands, in order.
+#[derive(Debug, Default)]
+pub struct Commands {
+    bytes: Vec<u8>,
+    /// Where in `bytes` each command ends.
+    ends: Vec<usize>,
+}
+
+impl Commands {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes of all commands together.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// How many commands, and so how many replies.
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Each command's bytes.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let command = self.bytes.get(start..end).unwrap_or_default();
+            start = end;
+            command
+        })
+    }
+
+    /// Forgets the commands and keeps what was allocated for them, up to 1 MB.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(RETAINED);
+        self.ends.clear();
+        self.ends.shrink_to(RETAINED_ENDS);
+    }
+
+    /// Adds what `write` appends as one command; if it appends nothing or fails, none.
+    pub(super) fn append<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        let start = self.bytes.len();
+        let written = write(&mut self.bytes);
+        if written.is_err() {
+            self.bytes.truncate(start);
+        } else if self.bytes.len() > start {
+            self.ends.push(self.bytes.len());
+        }
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(commands: &mut Commands, bytes: &[u8]) {
+        let written: Result<(), ()> = commands.append(|out| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        });
+        written.unwrap();
+    }
+
+    #[test]
+    fn commands_come_out_as_they_went_in() {
+        let mut commands = Commands::new();
+        assert!(commands.is_empty());
+        add(&mut commands, b"one");
+        add(&mut commands, b"");
+        add(&mut commands, b"three");
+        assert_eq!(commands.iter().collect::<Vec<_>>(), [&b"one"[..], b"three"]);
+        assert_eq!((commands.count(), commands.len(), commands.iter().len()), (2, 8, 2));
+        commands.clear();
+        assert!(commands.is_empty());
+        assert_eq!((commands.len(), commands.iter().count()), (0, 0));
+    }
+
+    #[test]
+    fn keeps_its_memory_after_a_usual_request_and_gives_it_back_after_a_large_one() {
+        let mut commands = Commands::new();
+        add(&mut commands, &[b'x'; 1000]);
+        let usual = (commands.bytes.capacity(), commands.ends.capacity());
+        commands.clear();
+        assert_eq!((commands.bytes.capacity(), commands.ends.capacity()), usual);
+
+        add(&mut commands, &vec![b'x'; 3 * RETAINED]);
+        for _ in 0..3 * RETAINED_ENDS {
+            add(&mut commands, b"x");
+        }
+        commands.clear();
+        assert!(commands.bytes.capacity() < 2 * RETAINED);
+        assert!(commands.ends.capacity() < 2 * RETAINED_ENDS);
+    }
+}
