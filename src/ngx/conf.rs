@@ -1,0 +1,324 @@
+//! Reading the configuration: directives, their arguments, complex values, addresses, and errors with file and line.
+
+use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use super::peer::Address;
+use super::{exports, log, sys};
+use crate::conf;
+
+/// One of this module's directives: a row of the table in `crate::conf`.
+pub struct Directive {
+    pub name: &'static CStr,
+    /// Where it may stand: [`context`] values.
+    pub contexts: u32,
+    pub args: CommandArgs,
+    pub set: fn(&mut Conf, &mut conf::Main, &mut conf::Location) -> Result<(), String>,
+}
+
+/// How many arguments a directive takes; nginx itself refuses any other number.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum CommandArgs {
+    One = sys::NGX_CONF_TAKE1,
+    OneOrMore = sys::NGX_CONF_1MORE,
+    Flag = sys::NGX_CONF_FLAG,
+    NamedBlock = sys::NGX_CONF_TAKE1 | sys::NGX_CONF_BLOCK,
+}
+
+/// Where a directive may stand.
+pub mod context {
+    use super::sys;
+    pub const HTTP: u32 = sys::NGX_HTTP_MAIN_CONF;
+    pub const SERVER: u32 = sys::NGX_HTTP_SRV_CONF;
+    pub const LOCATION: u32 = sys::NGX_HTTP_LOC_CONF;
+    pub const IF_IN_LOCATION: u32 = sys::NGX_HTTP_LIF_CONF;
+    pub const LIMIT_EXCEPT: u32 = sys::NGX_HTTP_LMT_CONF;
+}
+
+/// The configuration while it is read.
+pub struct Conf<'c> {
+    cf: NonNull<sys::ngx_conf_t>,
+    config: PhantomData<&'c ()>,
+}
+
+/// A place in the configuration, for errors that are found later.
+#[derive(Clone)]
+pub struct Position {
+    file: String,
+    line: usize,
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// A value with nginx variables in it, compiled; evaluated for a request.
+pub struct Complex(pub(super) NonNull<sys::ngx_http_complex_value_t>);
+
+impl Conf<'_> {
+    /// # Safety
+    /// `cf` must be valid as long as the Conf is used.
+    pub(super) unsafe fn new(cf: NonNull<sys::ngx_conf_t>) -> Self {
+        Conf { cf, config: PhantomData }
+    }
+
+    /// The directive's words: its name and its arguments.
+    pub fn words(&self) -> Vec<Vec<u8>> {
+        // SAFETY: while a directive is handled, args is an array of its words.
+        unsafe {
+            let args = &*(*self.cf.as_ptr()).args;
+            let words = std::slice::from_raw_parts(args.elts.cast::<sys::ngx_str_t>(), args.nelts);
+            words.iter().map(|word| word.bytes().to_vec()).collect()
+        }
+    }
+
+    /// Where the reading stands.
+    pub fn position(&self) -> Position {
+        // SAFETY: conf_file is null only for what comes from the command line.
+        unsafe {
+            match (*self.cf.as_ptr()).conf_file.as_ref() {
+                None => Position { file: "command line".into(), line: 0 },
+                Some(file) => {
+                    Position { file: String::from_utf8_lossy(file.file.name.bytes()).into_owned(), line: file.line }
+                }
+            }
+        }
+    }
+
+    /// An error that ends `nginx -t`; nginx adds file and line of the directive being read.
+    pub fn emerg(&self, message: &str) {
+        self.log_here(sys::NGX_LOG_EMERG, message);
+    }
+
+    /// As [`Conf::emerg`], for a warning.
+    pub fn warn(&self, message: &str) {
+        self.log_here(sys::NGX_LOG_WARN, message);
+    }
+
+    /// An error with the place in its text already.
+    pub fn emerg_elsewhere(&self, message: &str) {
+        // SAFETY: the configuration has a log.
+        unsafe { log::write((*self.cf.as_ptr()).log, sys::NGX_LOG_EMERG as sys::ngx_uint_t, message.as_bytes()) }
+    }
+
+    /// As [`Conf::emerg_elsewhere`], for a warning.
+    pub fn warn_elsewhere(&self, message: &str) {
+        // SAFETY: the configuration has a log.
+        unsafe { log::write((*self.cf.as_ptr()).log, sys::NGX_LOG_WARN as sys::ngx_uint_t, message.as_bytes()) }
+    }
+
+    fn log_here(&self, level: u32, message: &str) {
+        // SAFETY: "%*s" takes a size_t and a pointer.
+        unsafe {
+            sys::ngx_conf_log_error(
+                level as sys::ngx_uint_t,
+                self.cf.as_ptr(),
+                0,
+                c"%*s".as_ptr(),
+                message.len(),
+                message.as_ptr(),
+            );
+        }
+    }
+
+    /// Compiles a value with variables; nginx has logged what is wrong with one that does not compile.
+    pub fn compile(&mut self, value: &[u8]) -> Result<Complex, ()> {
+        // SAFETY: the copy of the text and the compiled value are in the configuration's pool, which outlives every
+        // request; all zeros is how nginx's own modules start an ngx_http_compile_complex_value_t.
+        unsafe {
+            let pool = (*self.cf.as_ptr()).pool;
+            let text = sys::ngx_pnalloc(pool, value.len() + 1).cast::<u8>();
+            let complex = sys::ngx_pcalloc(pool, size_of::<sys::ngx_http_complex_value_t>());
+            let (Some(text), Some(complex)) = (NonNull::new(text), NonNull::new(complex.cast())) else {
+                return Err(());
+            };
+            text.as_ptr().copy_from_nonoverlapping(value.as_ptr(), value.len());
+            *text.as_ptr().add(value.len()) = 0;
+            let mut value = sys::ngx_str_t { len: value.len(), data: text.as_ptr() };
+
+            let mut compile: sys::ngx_http_compile_complex_value_t = std::mem::zeroed();
+            compile.cf = self.cf.as_ptr();
+            compile.value = &raw mut value;
+            compile.complex_value = complex.as_ptr();
+            match sys::ngx_http_compile_complex_value(&raw mut compile) {
+                sys::OK => Ok(Complex(complex)),
+                _ => Err(()),
+            }
+        }
+    }
+
+    /// Reads a block, handing each directive in it to `directive`; false when something in it was wrong, which is then
+    /// logged.
+    pub fn block(&mut self, directive: &mut dyn FnMut(&mut Conf) -> Result<(), String>) -> bool {
+        struct Inner<'a>(&'a mut dyn FnMut(&mut Conf) -> Result<(), String>);
+
+        unsafe extern "C" fn each(
+            cf: *mut sys::ngx_conf_t,
+            _: *mut sys::ngx_command_t,
+            inner: *mut core::ffi::c_void,
+        ) -> *mut core::ffi::c_char {
+            // SAFETY: nginx hands back the configuration and the Inner that it was given below.
+            let (Some(cf), inner) = (NonNull::new(cf), unsafe { &mut *inner.cast::<Inner>() }) else {
+                return sys::CONF_ERROR;
+            };
+            // SAFETY: valid during this call.
+            let mut conf = unsafe { Conf::new(cf) };
+            if conf.words().first().is_some_and(|name| name == b"include") {
+                // SAFETY: the words of an include directive are in cf, as ngx_conf_include expects.
+                return unsafe { sys::ngx_conf_include(cf.as_ptr(), std::ptr::null_mut(), inner as *mut _ as _) };
+            }
+            match (inner.0)(&mut conf) {
+                Ok(()) => sys::CONF_OK,
+                Err(message) => {
+                    conf.emerg(&message);
+                    sys::CONF_ERROR
+                }
+            }
+        }
+
+        let mut inner = Inner(directive);
+        // SAFETY: the configuration is a plain struct that nginx's own block directives copy, change and put back; the
+        // handler runs only inside ngx_conf_parse, while `inner` lives.
+        unsafe {
+            let cf = self.cf.as_ptr();
+            let saved = *cf;
+            (*cf).handler = Some(each);
+            (*cf).handler_conf = (&raw mut inner).cast();
+            let status = sys::ngx_conf_parse(cf, std::ptr::null_mut());
+            *cf = saved;
+            status == sys::CONF_OK
+        }
+    }
+
+    /// The whole text of a file, its path taken from the folder of the configuration.
+    pub fn read_file(&mut self, path: &[u8]) -> Result<Vec<u8>, String> {
+        let mut name = sys::ngx_str_t::view(path);
+        // SAFETY: a relative name is replaced by one made in the pool; the given one is only read.
+        let path = unsafe {
+            let cf = self.cf.as_ptr();
+            if sys::ngx_conf_full_name((*cf).cycle, &raw mut name, 1) != sys::OK {
+                return Err("out of memory".into());
+            }
+            String::from_utf8_lossy(name.bytes()).into_owned()
+        };
+        std::fs::read(&path).map_err(|e| format!("cannot read \"{path}\": {e}"))
+    }
+
+    /// The addresses of `endpoint`, written as nginx does: `host:port`, `[v6]:port`, `unix:path`. Names are resolved
+    /// here and now, as those of an upstream are.
+    pub fn resolve(&mut self, endpoint: &str) -> Result<Vec<Address>, String> {
+        let text = CString::new(endpoint).map_err(|_| "a NUL byte in the address".to_owned())?;
+        // SAFETY: all zeros is how nginx's own modules start an ngx_url_t. It keeps pointers to the text, so that is
+        // copied into the pool; what it answers lives there too.
+        unsafe {
+            let cf = self.cf.as_ptr();
+            let bytes = text.as_bytes_with_nul();
+            let copy = sys::ngx_pnalloc((*cf).pool, bytes.len()).cast::<u8>();
+            if copy.is_null() {
+                return Err("out of memory".into());
+            }
+            copy.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            let mut url: sys::ngx_url_t = std::mem::zeroed();
+            url.url = sys::ngx_str_t { len: endpoint.len(), data: copy };
+            if sys::ngx_parse_url((*cf).pool, &raw mut url) != sys::OK {
+                let reason = match url.err.is_null() {
+                    true => "invalid address".into(),
+                    false => CStr::from_ptr(url.err).to_string_lossy(),
+                };
+                return Err(format!("{reason} in \"{endpoint}\""));
+            }
+            let found = match url.naddrs {
+                0 => &[][..],
+                n => std::slice::from_raw_parts(url.addrs, n),
+            };
+            Ok(found.iter().filter_map(|address| Self::address(address)).collect())
+        }
+    }
+
+    /// # Safety
+    /// `found` must be an address that nginx made.
+    unsafe fn address(found: &sys::ngx_addr_t) -> Option<Address> {
+        let length = found.socklen as usize;
+        if length > size_of::<libc::sockaddr_storage>() {
+            return None;
+        }
+        // SAFETY: sockaddr_storage is plain data, and `length` bytes fit into it.
+        unsafe {
+            let mut sockaddr: libc::sockaddr_storage = std::mem::zeroed();
+            (&raw mut sockaddr).cast::<u8>().copy_from_nonoverlapping(found.sockaddr.cast(), length);
+            let text = String::from_utf8_lossy(found.name.bytes()).into_owned();
+            Some(Address { sockaddr, length: found.socklen, text })
+        }
+    }
+
+    /// nginx's own settings of the location that is being read or merged.
+    pub fn core(&mut self) -> Core<'_> {
+        // SAFETY: cf->ctx is the context of the http block, server or location; the core module's part is always there.
+        unsafe {
+            let ctx = (*self.cf.as_ptr()).ctx.cast::<sys::ngx_http_conf_ctx_t>();
+            let index = (*&raw const sys::ngx_http_core_module).ctx_index;
+            Core(&mut *(*(*ctx).loc_conf.add(index)).cast())
+        }
+    }
+}
+
+/// nginx's own settings of a location.
+pub struct Core<'c>(&'c mut sys::ngx_http_core_loc_conf_t);
+
+impl Core<'_> {
+    /// As written in the configuration.
+    pub fn name(&self) -> String {
+        // SAFETY: the name is a word of the configuration.
+        unsafe { String::from_utf8_lossy(self.0.name.bytes()).into_owned() }
+    }
+
+    /// Whether this is the block of an `if` or a `limit_except`, which has no name of its own.
+    pub fn is_nameless(&self) -> bool {
+        self.0.noname() != 0
+    }
+
+    pub fn is_limit_except(&self) -> bool {
+        self.0.lmt_excpt() != 0
+    }
+
+    pub fn has_handler(&self) -> bool {
+        self.0.handler.is_some()
+    }
+
+    pub fn has_our_handler(&self) -> bool {
+        let ours: unsafe extern "C" fn(_) -> _ = exports::content_handler;
+        self.0.handler.is_some_and(|handler| std::ptr::fn_addr_eq(handler, ours))
+    }
+
+    pub fn set_our_handler(&mut self) {
+        self.0.handler = Some(exports::content_handler);
+    }
+
+    /// client_body_buffer_size, in bytes.
+    pub fn body_buffer(&self) -> usize {
+        self.0.client_body_buffer_size
+    }
+
+    /// client_max_body_size, in bytes; 0 is no limit.
+    pub fn max_body(&self) -> u64 {
+        u64::try_from(self.0.client_max_body_size).unwrap_or(0)
+    }
+}
+
+/// A size as nginx writes it (`16m`), in bytes.
+pub fn parse_size(text: &[u8]) -> Option<usize> {
+    let mut text = sys::ngx_str_t::view(text);
+    // SAFETY: ngx_parse_size only reads the string.
+    usize::try_from(unsafe { sys::ngx_parse_size(&raw mut text) }).ok()
+}
+
+/// A time as nginx writes it (`1s`, `500ms`), in milliseconds.
+pub fn parse_msec(text: &[u8]) -> Option<u64> {
+    let mut text = sys::ngx_str_t::view(text);
+    // SAFETY: ngx_parse_time only reads the string.
+    u64::try_from(unsafe { sys::ngx_parse_time(&raw mut text, 0) }).ok()
+}

@@ -1,0 +1,168 @@
+//! Time, timers and posted events of nginx's loop.
+
+use std::ptr::NonNull;
+use std::rc::{Rc, Weak};
+
+use super::sys;
+
+/// Milliseconds on nginx's monotonic clock, updated once per loop iteration.
+pub type Msec = u64;
+
+/// The time of this loop iteration (`ngx_current_msec`).
+pub fn now() -> Msec {
+    // SAFETY: a word that only this thread's event loop writes.
+    unsafe { sys::ngx_current_msec as Msec }
+}
+
+/// Whether this worker is on its way out: it answers what it has and takes no more.
+pub fn exiting() -> bool {
+    // SAFETY: as above.
+    unsafe { sys::ngx_exiting != 0 }
+}
+
+/// A random number, from the generator that nginx seeds in each worker; not for secrets.
+pub fn random() -> u32 {
+    // SAFETY: random() has no preconditions, and a worker has one thread.
+    unsafe { sys::random() as u32 }
+}
+
+/// An `ngx_event_t` of ours with what to call.
+///
+/// nginx's debug log takes `data` of a timer for a connection and prints its `fd` (`ngx_event_ident`): the struct starts
+/// with room for that.
+#[repr(C)]
+struct Event {
+    connection: [usize; 4],
+    event: sys::ngx_event_t,
+    call: Rc<dyn Fn()>,
+}
+
+/// Owns an [`Event`] on the heap; a raw pointer, because nginx's trees and queues point to it too.
+struct Handle(NonNull<Event>);
+
+impl Handle {
+    fn new<T: 'static>(owner: Weak<T>, call: fn(&T)) -> Handle {
+        // SAFETY: ngx_event_t is plain data for which all zeros is nginx's own initial state.
+        let event = unsafe { std::mem::zeroed::<sys::ngx_event_t>() };
+        let call = Rc::new(move || {
+            if let Some(owner) = owner.upgrade() {
+                call(&owner);
+            }
+        });
+        let event = NonNull::from(Box::leak(Box::new(Event { connection: [0; 4], event, call })));
+        // SAFETY: just made, and nginx does not know it yet.
+        unsafe {
+            let raw = event.as_ptr();
+            (*raw).event.data = raw.cast();
+            (*raw).event.handler = Some(fired);
+            (*raw).event.log = (*sys::ngx_cycle).log;
+        }
+        Handle(event)
+    }
+
+    fn event(&self) -> *mut sys::ngx_event_t {
+        // SAFETY: the event lives as long as its handle.
+        unsafe { &raw mut (*self.0.as_ptr()).event }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: leaked from a box in `new`; Timer and Posted have taken it out of nginx's structures.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+unsafe extern "C" fn fired(event: *mut sys::ngx_event_t) {
+    // SAFETY: only events made by Handle::new have this handler, and one that is dropped leaves nginx's structures first.
+    // The callback is held on its own, for it may drop the event.
+    let call = unsafe { Rc::clone(&(*(*event).data.cast::<Event>()).call) };
+    call();
+}
+
+/// A timer; dropping it cancels it.
+pub struct Timer(Handle);
+
+impl Timer {
+    /// A timer, not yet set, that calls `fire` on its owner, if that still lives.
+    pub fn new<T: 'static>(owner: Weak<T>, fire: fn(&T)) -> Timer {
+        Timer(Handle::new(owner, fire))
+    }
+
+    /// Sets, or moves, the timer to `delay` milliseconds from now.
+    pub fn set(&self, delay: Msec) {
+        self.cancel();
+        let event = self.0.event();
+        // SAFETY: the event is valid and in no tree; this is ngx_event_add_timer (event/ngx_event_timer.h).
+        unsafe {
+            (*event).timer.key = (sys::ngx_current_msec).wrapping_add(delay as sys::ngx_msec_t) as _;
+            sys::ngx_rbtree_insert(&raw mut sys::ngx_event_timer_rbtree, &raw mut (*event).timer);
+            (*event).set_timer_set(1);
+        }
+    }
+
+    /// Unsets the timer, if it is set.
+    pub fn cancel(&self) {
+        let event = self.0.event();
+        // SAFETY: the event is in the timer tree exactly while timer_set says so.
+        unsafe {
+            if (*event).timer_set() != 0 {
+                sys::ngx_rbtree_delete(&raw mut sys::ngx_event_timer_rbtree, &raw mut (*event).timer);
+                (*event).set_timer_set(0);
+            }
+        }
+    }
+
+    /// A worker on its way out waits for its timers, but not for a cancelable one.
+    pub fn set_cancelable(&self, cancelable: bool) {
+        // SAFETY: the event is valid; the bit is read only by the event loop.
+        unsafe { (*self.0.event()).set_cancelable(cancelable.into()) }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// An event that runs at the end of this loop iteration; dropping it takes it back.
+pub struct Posted(Handle);
+
+impl Posted {
+    /// An event, not yet posted, that calls `run` on its owner, if that still lives.
+    pub fn new<T: 'static>(owner: Weak<T>, run: fn(&T)) -> Posted {
+        Posted(Handle::new(owner, run))
+    }
+
+    /// Posts the event; posting it twice is posting it once.
+    pub fn post(&self) {
+        let event = self.0.event();
+        // SAFETY: ngx_post_event (event/ngx_event_posted.h); the event is in no queue unless `posted` says so.
+        unsafe {
+            if (*event).posted() == 0 {
+                (*event).set_posted(1);
+                sys::queue_insert_tail(&raw mut sys::ngx_posted_events, &raw mut (*event).queue);
+            }
+        }
+    }
+
+    /// Whether the event waits for the end of this iteration.
+    pub fn is_posted(&self) -> bool {
+        // SAFETY: the event is valid.
+        unsafe { (*self.0.event()).posted() != 0 }
+    }
+}
+
+impl Drop for Posted {
+    fn drop(&mut self) {
+        let event = self.0.event();
+        // SAFETY: ngx_delete_posted_event; the event is in a queue exactly while `posted` says so.
+        unsafe {
+            if (*event).posted() != 0 {
+                (*event).set_posted(0);
+                sys::queue_remove(&raw mut (*event).queue);
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What nginx sees of the library: the module, its directives and hooks, each handed to safe code.
+
+use core::ffi::{c_char, c_void};
+use std::ptr::{self, NonNull};
+
+use super::conf::{Conf, Directive};
+use super::request::{OutOfMemory, Request};
+use super::sys;
+use crate::{conf, module, request, variables};
+
+/// A static that nginx reads, and writes only while it is single-threaded.
+#[repr(transparent)]
+pub struct ForNginx<T>(T);
+
+// SAFETY: nginx's processes have one thread that touches modules.
+unsafe impl<T> Sync for ForNginx<T> {}
+
+#[unsafe(no_mangle)]
+pub static ngx_modules: ForNginx<[*const sys::ngx_module_t; 2]> =
+    ForNginx([&raw const ngx_http_meteorit_module, ptr::null()]);
+
+#[unsafe(no_mangle)]
+pub static ngx_module_names: ForNginx<[*const c_char; 2]> =
+    ForNginx([c"ngx_http_meteorit_module".as_ptr(), ptr::null()]);
+
+#[unsafe(no_mangle)]
+pub static ngx_module_order: ForNginx<[*const c_char; 1]> = ForNginx([ptr::null()]);
+
+/// NGX_MODULE_UNSET_INDEX (`core/ngx_module.h`).
+const UNSET: sys::ngx_uint_t = sys::ngx_uint_t::MAX;
+
+#[allow(non_upper_case_globals)]
+static mut ngx_http_meteorit_module: sys::ngx_module_t = sys::ngx_module_t {
+    ctx_index: UNSET,
+    index: UNSET,
+    name: ptr::null_mut(),
+    spare0: 0,
+    spare1: 0,
+    version: sys::nginx_version as sys::ngx_uint_t,
+    signature: sys::meteorit_module_signature.as_ptr(),
+    ctx: (&raw const CONTEXT).cast_mut().cast(),
+    commands: (&raw const COMMANDS).cast_mut().cast(),
+    type_: sys::NGX_HTTP_MODULE as sys::ngx_uint_t,
+    init_master: None,
+    init_module: None,
+    init_process: None,
+    init_thread: None,
+    exit_thread: None,
+    exit_process: Some(exit_process),
+    exit_master: None,
+    spare_hook0: 0,
+    spare_hook1: 0,
+    spare_hook2: 0,
+    spare_hook3: 0,
+    spare_hook4: 0,
+    spare_hook5: 0,
+    spare_hook6: 0,
+    spare_hook7: 0,
+};
+
+static CONTEXT: ForNginx<sys::ngx_http_module_t> = ForNginx(sys::ngx_http_module_t {
+    preconfiguration: Some(preconfiguration),
+    postconfiguration: None,
+    create_main_conf: Some(create::<conf::Main>),
+    init_main_conf: None,
+    create_srv_conf: None,
+    merge_srv_conf: None,
+    create_loc_conf: Some(create::<conf::Location>),
+    merge_loc_conf: Some(merge),
+});
+
+/// This module's place in the arrays of contexts and configurations.
+pub(super) fn context_index() -> usize {
+    // SAFETY: written once, while nginx reads load_module.
+    unsafe { (*&raw const ngx_http_meteorit_module).ctx_index }
+}
+
+const DIRECTIVES: usize = conf::DIRECTIVES.len();
+
+static COMMANDS: ForNginx<[sys::ngx_command_t; DIRECTIVES + 1]> = ForNginx({
+    let end = sys::ngx_command_t {
+        name: sys::ngx_str_t { len: 0, data: ptr::null_mut() },
+        type_: 0,
+        set: None,
+        conf: 0,
+        offset: 0,
+        post: ptr::null_mut(),
+    };
+    let mut commands = [end; DIRECTIVES + 1];
+    let mut i = 0;
+    while i < DIRECTIVES {
+        let directive: &'static Directive = &conf::DIRECTIVES[i];
+        commands[i] = sys::ngx_command_t {
+            // nginx compares names as C strings.
+            name: sys::ngx_str_t::view(directive.name.to_bytes()),
+            type_: (directive.contexts | directive.args as u32) as sys::ngx_uint_t,
+            set: Some(set),
+            conf: std::mem::offset_of!(sys::ngx_http_conf_ctx_t, loc_conf),
+            offset: 0,
+            post: (&raw const *directive).cast_mut().cast(),
+        };
+        i += 1;
+    }
+    commands
+});
+
+unsafe extern "C" fn set(
+    cf: *mut sys::ngx_conf_t,
+    command: *mut sys::ngx_command_t,
+    location: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx gives the configuration that it reads, our command with its directive, and the location's part of
+    // the configuration; the main part is another object. Nobody else holds references to either.
+    unsafe {
+        let (Some(cf), Some(location)) = (NonNull::new(cf), location.cast::<conf::Location>().as_mut()) else {
+            return sys::CONF_ERROR;
+        };
+        let directive = &*(*command).post.cast::<Directive>();
+        let Some(main) = main_conf(cf) else { return sys::CONF_ERROR };
+        let mut conf = Conf::new(cf);
+        match (directive.set)(&mut conf, main, location) {
+            Ok(()) => sys::CONF_OK,
+            Err(message) => {
+                if !message.is_empty() {
+                    conf.emerg(&message);
+                }
+                sys::CONF_ERROR
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `cf` must be in the http block, with no other reference to this module's main configuration.
+unsafe fn main_conf<'a>(cf: NonNull<sys::ngx_conf_t>) -> Option<&'a mut conf::Main> {
+    // SAFETY: cf->ctx is the http block's or a server's context, all with the same main_conf, where nginx has put what
+    // `create` made.
+    unsafe {
+        let ctx = (*cf.as_ptr()).ctx.cast::<sys::ngx_http_conf_ctx_t>();
+        (*(*ctx).main_conf.add(context_index())).cast::<conf::Main>().as_mut()
+    }
+}
+
+unsafe extern "C" fn create<T: Default>(cf: *mut sys::ngx_conf_t) -> *mut c_void {
+    unsafe extern "C" fn destroy<T>(data: *mut c_void) {
+        // SAFETY: leaked from a box below; the pool calls this once, as the last thing that happens to it.
+        drop(unsafe { Box::from_raw(data.cast::<T>()) });
+    }
+    // SAFETY: the configuration's pool is valid.
+    unsafe {
+        let Some(cleanup) = sys::ngx_pool_cleanup_add((*cf).pool, 0).as_mut() else { return ptr::null_mut() };
+        let conf = Box::into_raw(Box::new(T::default())).cast();
+        cleanup.handler = Some(destroy::<T>);
+        cleanup.data = conf;
+        conf
+    }
+}
+
+unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inner: *mut c_void) -> *mut c_char {
+    // SAFETY: nginx gives the configuration, and two different objects made by `create`.
+    unsafe {
+        let (Some(cf), Some(outer), Some(inner)) =
+            (NonNull::new(cf), outer.cast::<conf::Location>().as_ref(), inner.cast::<conf::Location>().as_mut())
+        else {
+            return sys::CONF_ERROR;
+        };
+        let Some(main) = main_conf(cf) else { return sys::CONF_ERROR };
+        let mut conf = Conf::new(cf);
+        match inner.merge(&mut conf, main, outer) {
+            Ok(()) => sys::CONF_OK,
+            Err(message) => {
+                conf.emerg_elsewhere(&message);
+                sys::CONF_ERROR
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn preconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int_t {
+    for (index, (name, _)) in variables::VARIABLES.iter().enumerate() {
+        let mut name = sys::ngx_str_t::view(name.as_bytes());
+        // SAFETY: nginx copies the name. All the variables change between two readings: they are empty before the body
+        // is there.
+        unsafe {
+            let flags = sys::NGX_HTTP_VAR_NOCACHEABLE as sys::ngx_uint_t;
+            let Some(variable) = sys::ngx_http_add_variable(cf, &raw mut name, flags).as_mut() else {
+                return sys::ERROR;
+            };
+            variable.get_handler = Some(get_variable);
+            variable.data = index;
+        }
+    }
+    sys::OK
+}
+
+unsafe extern "C" fn get_variable(
+    r: *mut sys::ngx_http_request_t,
+    value: *mut sys::ngx_http_variable_value_t,
+    index: usize,
+) -> sys::ngx_int_t {
+    let (Some(r), Some((_, get))) = (NonNull::new(r), variables::VARIABLES.get(index)) else { return sys::ERROR };
+    // SAFETY: nginx gives a live request and the value to fill.
+    unsafe {
+        let request = Request::new(r);
+        let value = &mut *value;
+        match get(&request) {
+            Ok(Some(text)) => {
+                value.set_len(text.len() as u32);
+                value.data = text.as_ptr().cast_mut();
+                value.set_valid(1);
+                value.set_no_cacheable(0);
+                value.set_not_found(0);
+                sys::OK
+            }
+            Ok(None) => {
+                value.set_not_found(1);
+                sys::OK
+            }
+            Err(OutOfMemory) => sys::ERROR,
+        }
+    }
+}
+
+pub(super) unsafe extern "C" fn content_handler(r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
+    let Some(r) = NonNull::new(r) else { return sys::ERROR };
+    // SAFETY: nginx gives a live request in its content phase.
+    let request = unsafe { Request::new(r) };
+    match request.start() {
+        Ok(()) => request::handle(request).0,
+        Err(OutOfMemory) => sys::NGX_HTTP_INTERNAL_SERVER_ERROR as sys::ngx_int_t,
+    }
+}
+
+unsafe extern "C" fn exit_process(cycle: *mut sys::ngx_cycle_t) {
+    // SAFETY: ngx_http_cycle_get_module_main_conf (http/ngx_http_config.h); null where there is no http block. The
+    // event loop has ended: nobody else holds a reference.
+    unsafe {
+        let index = (*&raw const sys::ngx_http_module).index;
+        let ctx = (*(*cycle).conf_ctx.add(index)).cast::<sys::ngx_http_conf_ctx_t>();
+        let Some(ctx) = ctx.as_ref() else { return };
+        if let Some(main) = (*ctx.main_conf.add(context_index())).cast::<conf::Main>().as_ref() {
+            module::exit_process(main);
+        }
+    }
+}
