@@ -1,0 +1,52 @@
+//! What is under test: the nginx binary, its version, and the module that cargo built.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// METEORIT_TEST_NGINX, else the nginx that this build made, else the one installed.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("METEORIT_TEST_NGINX") {
+            return fs::canonicalize(&path)
+                .unwrap_or_else(|error| panic!("METEORIT_TEST_NGINX={}: {error}", path.display()));
+        }
+        if let Some(path) = option_env!("METEORIT_NGINX") {
+            return PathBuf::from(path);
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+        let found = dirs.map(|dir| dir.join("nginx")).find(|path| path.is_file());
+        found.expect("nginx in PATH or /usr/sbin, or METEORIT_TEST_NGINX")
+    })
+}
+
+/// The version of the nginx under test.
+pub fn version() -> (u32, u32, u32) {
+    static VERSION: OnceLock<(u32, u32, u32)> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let output = Command::new(binary()).arg("-v").output().expect("nginx -v runs");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let digits = text.rsplit_once("nginx/").expect("a version").1;
+        let digits = digits.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
+        let mut parts = digits.split('.').map(|part| part.parse().expect("a number in the version"));
+        let mut next = || parts.next().expect("three numbers in the version");
+        (next(), next(), next())
+    })
+}
+
+/// METEORIT_TEST_MODULE, else what cargo built beside this test.
+pub fn module() -> &'static Path {
+    static MODULE: OnceLock<PathBuf> = OnceLock::new();
+    MODULE.get_or_init(|| {
+        let path = std::env::var_os("METEORIT_TEST_MODULE").map(PathBuf::from).unwrap_or_else(|| {
+            let test = std::env::current_exe().expect("the path of this test");
+            let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps");
+            profile.join("libngx_http_meteorit_module.so")
+        });
+        fs::canonicalize(&path)
+            .unwrap_or_else(|error| panic!("the module {}: {error}; cargo build makes it", path.display()))
+    })
+}
