@@ -1,7 +1,55 @@
-//! Meteorit: an nginx location that takes events by HTTP and writes them to Redis.
+//! Meteorit: a location of nginx that takes events by HTTP and writes them to Redis.
+//!
+//! The way of an event, one module a step:
+//!
+//! ```text
+//! client ─▶ request ─▶ body ─▶ event ─▶ command ─▶ pool ─▶ window ─▶ connection ─▶ Redis
+//! client ◀─ response ◀──────── verdict ◀────────────────── reply ◀────────┘
+//! ```
+//!
+//! `request` is the content handler: it has nginx read the body, of which `body` makes one slice; `event` validates it in
+//! one pass; `command` turns it into the bytes of Redis commands. `pool` finds room for all of them or refuses, and
+//! appends them to the `window` of a `connection`, which sends at the end of the loop iteration what all requests have
+//! appended. `reply` frames what comes back and gives a verdict on each command; `response` makes of the verdicts the
+//! answer that the client gets, exactly once.
+//!
+//! Everything that knows nginx is behind the feature `nginx`; the other steps build and test without it.
 #![deny(unsafe_code)]
 
-pub mod command;
+#[cfg(feature = "nginx")]
+mod request;
+
+#[cfg(feature = "nginx")]
+mod body;
+
 pub mod event;
-pub mod reply;
+
+pub mod command;
+
+#[cfg(feature = "nginx")]
+mod pool;
+
 pub mod window;
+
+#[cfg(feature = "nginx")]
+mod connection;
+
+pub mod reply;
+
+pub mod response;
+
+// Around the line.
+
+pub mod backoff;
+
+pub mod conf;
+
+#[cfg(feature = "nginx")]
+mod variables;
+
+#[cfg(feature = "nginx")]
+mod module;
+
+#[cfg(feature = "nginx")]
+#[allow(unsafe_code)]
+mod ngx;

@@ -1,0 +1,59 @@
+//! The configuration: this module's directives, one file per concept, and what they leave behind.
+
+#[cfg(feature = "nginx")]
+mod location;
+#[cfg(feature = "nginx")]
+pub mod redis;
+pub mod url;
+
+#[cfg(feature = "nginx")]
+pub use location::Location;
+
+#[cfg(feature = "nginx")]
+use std::ffi::CStr;
+
+#[cfg(feature = "nginx")]
+use crate::ngx::context::{HTTP, IF_IN_LOCATION, LIMIT_EXCEPT, LOCATION, SERVER};
+#[cfg(feature = "nginx")]
+use crate::ngx::{CommandArgs, Directive};
+
+/// What is configured once, for the http block.
+#[cfg(feature = "nginx")]
+#[derive(Default)]
+pub struct Main {
+    /// Each `meteorit_redis` block, and each URL that stands in place of a name.
+    pub redis: Vec<std::rc::Rc<redis::Redis>>,
+}
+
+/// Every directive of this module. A setting stands where nginx lets such settings stand, and is inherited by what is
+/// inside.
+#[cfg(feature = "nginx")]
+pub const DIRECTIVES: &[Directive] = &[
+    Directive { name: c"meteorit_redis", contexts: HTTP, args: CommandArgs::NamedBlock, set: redis::block },
+    Directive {
+        name: c"meteorit_pass",
+        contexts: LOCATION | IF_IN_LOCATION | LIMIT_EXCEPT,
+        args: CommandArgs::One,
+        set: location::pass,
+    },
+    Directive {
+        name: c"meteorit_command",
+        contexts: HTTP | SERVER | LOCATION | IF_IN_LOCATION,
+        args: CommandArgs::OneOrMore,
+        set: location::command,
+    },
+    setting(c"meteorit_duplicate_names", CommandArgs::One, location::duplicate_names),
+    setting(c"meteorit_intercept_errors", CommandArgs::Flag, location::intercept_errors),
+    setting(c"meteorit_max_depth", CommandArgs::One, location::max_depth),
+    setting(c"meteorit_max_event_size", CommandArgs::One, location::max_event_size),
+    setting(c"meteorit_max_members", CommandArgs::One, location::max_members),
+];
+
+#[cfg(feature = "nginx")]
+const fn setting(
+    name: &'static CStr,
+    args: CommandArgs,
+    set: fn(&mut crate::ngx::Conf, &mut Main, &mut Location) -> Result<(), String>,
+) -> Directive {
+    Directive { name, contexts: HTTP | SERVER | LOCATION, args, set }
+}

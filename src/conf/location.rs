@@ -1,0 +1,247 @@
+//! What a location does with its events: where they go, by which commands, within which bounds.
+
+use std::rc::Rc;
+
+use super::Main;
+use super::redis::{self, Redis};
+use crate::command::{Arg, Template, table};
+use crate::event::{DuplicateNames, Limits};
+use crate::ngx::{Complex, Conf, Position, parse_size};
+use crate::pool::Pool;
+
+/// The largest `meteorit_max_event_size`, in bytes: a span on the tape has 32 bits, and Redis takes bulk strings of at
+/// most 512 MB (`proto-max-bulk-len`).
+const LARGEST_EVENT: usize = 256 * 1024 * 1024;
+
+/// A location's settings; None is what is inherited from outside, and after the merge has its default.
+#[derive(Default)]
+pub struct Location {
+    pass: Option<Pass>,
+    /// Shared with the locations inside that have none of their own.
+    commands: Option<Rc<Vec<Template<Complex>>>>,
+    intercept_errors: Option<bool>,
+    duplicate_names: Option<DuplicateNames>,
+    max_depth: Option<u32>,
+    max_members: Option<u32>,
+    max_event_size: Option<usize>,
+}
+
+/// `meteorit_pass`, and where it stands.
+#[derive(Clone)]
+struct Pass {
+    target: Target,
+    position: Position,
+}
+
+#[derive(Clone)]
+enum Target {
+    /// Looked up once everything is read, so that the order of blocks does not matter.
+    Name(String),
+    Redis(Rc<Redis>),
+}
+
+impl Location {
+    /// The pool that events go to; None where there is no `meteorit_pass`.
+    pub fn pool(&self) -> Option<&Pool> {
+        match &self.pass {
+            Some(Pass { target: Target::Redis(redis), .. }) => Some(redis.pool()),
+            _ => None,
+        }
+    }
+
+    /// In the order in which they run.
+    pub fn commands(&self) -> &[Template<Complex>] {
+        self.commands.as_ref().map_or(&[], |commands| commands)
+    }
+
+    pub fn intercept_errors(&self) -> bool {
+        self.intercept_errors.unwrap_or(false)
+    }
+
+    /// In bytes.
+    pub fn max_event_size(&self) -> usize {
+        self.max_event_size.unwrap_or(64 * 1024)
+    }
+
+    pub fn limits(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            max_depth: self.max_depth.unwrap_or(default.max_depth),
+            max_members: self.max_members.unwrap_or(default.max_members),
+            duplicate_names: self.duplicate_names.unwrap_or(default.duplicate_names),
+        }
+    }
+
+    /// Takes over from `outer` what is not set here, and checks what can only be checked now.
+    pub fn merge(&mut self, conf: &mut Conf, main: &mut Main, outer: &Location) -> Result<(), String> {
+        self.commands = self.commands.take().or_else(|| outer.commands.clone());
+        self.intercept_errors = self.intercept_errors.or(outer.intercept_errors);
+        self.duplicate_names = self.duplicate_names.or(outer.duplicate_names);
+        self.max_depth = self.max_depth.or(outer.max_depth);
+        self.max_members = self.max_members.or(outer.max_members);
+        self.max_event_size = self.max_event_size.or(outer.max_event_size);
+
+        // As proxy_pass: the block of an `if` or a limit_except goes on where its location goes, a location in a
+        // location does not (ngx_http_proxy_merge_loc_conf).
+        let declared_here = self.pass.is_some();
+        if !declared_here {
+            let mut core = conf.core();
+            if !core.is_nameless() {
+                return Ok(());
+            }
+            self.pass = outer.pass.clone();
+            if self.pass.is_some() && core.is_limit_except() && !core.has_handler() {
+                core.set_our_handler();
+            }
+        }
+        let Some(Pass { target, position }) = &mut self.pass else { return Ok(()) };
+        if let Target::Name(name) = target {
+            let named = main.redis.iter().find(|redis| redis.settings.name == *name);
+            let Some(redis) = named else {
+                return Err(format!("unknown \"meteorit_redis\" \"{name}\" in {position}"));
+            };
+            *target = Target::Redis(redis.clone());
+        }
+        if !declared_here {
+            return Ok(());
+        }
+        let position = position.clone();
+        let core = conf.core();
+        if !core.has_our_handler() {
+            return Err(format!(
+                "location \"{}\" has \"meteorit_pass\" and another content handler, in {position}",
+                core.name()
+            ));
+        }
+        if self.commands().is_empty() {
+            return Err(format!("\"meteorit_pass\" without a \"meteorit_command\" in {position}"));
+        }
+        let largest = match usize::try_from(core.max_body()) {
+            Ok(max_body @ 1..) => self.max_event_size().min(max_body),
+            _ => self.max_event_size(),
+        };
+        let buffer = core.body_buffer();
+        if buffer < largest {
+            conf.warn_elsewhere(&format!(
+                "\"client_body_buffer_size\" of {buffer} bytes is smaller than the largest event of {largest} bytes: larger \
+                 events go through temporary files; set it to {largest}, in {position}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `meteorit_pass NAME | URL`
+pub fn pass(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<(), String> {
+    let text = argument(conf);
+    if location.pass.is_some() {
+        return Err("\"meteorit_pass\" directive is duplicate".into());
+    }
+    if text.is_empty() || text.contains(&b'$') {
+        return Err("\"meteorit_pass\" takes the name or the URL of a Redis, without variables".into());
+    }
+    let mut core = conf.core();
+    if core.has_handler() {
+        return Err("\"meteorit_pass\" conflicts with another content handler of the location".into());
+    }
+    core.set_our_handler();
+    let target = match text.windows(3).any(|part| part == b"://") {
+        true => Target::Redis(redis::from_url(conf, main, &text)?),
+        false => Target::Name(String::from_utf8_lossy(&text).into_owned()),
+    };
+    location.pass = Some(Pass { target, position: conf.position() });
+    Ok(())
+}
+
+/// `meteorit_command [if=VALUE] COMMAND ARG...`
+pub fn command(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let words = conf.words();
+    let mut args = words.get(1..).unwrap_or_default();
+    let mut condition = None;
+    if let [first, rest @ ..] = args
+        && let Some(value) = first.strip_prefix(b"if=")
+    {
+        condition = Some(compile(conf, value)?);
+        args = rest;
+    }
+    if args.is_empty() {
+        return Err("\"meteorit_command\" has an \"if=\" but no command".into());
+    }
+    let literals: Vec<Option<&[u8]>> = args.iter().map(|arg| Some(&**arg).filter(|arg| !arg.contains(&b'$'))).collect();
+    table::check(&literals).map_err(|error| format!("{error} in \"meteorit_command\""))?;
+    let mut parts = Vec::with_capacity(args.len());
+    for arg in args {
+        parts.push(match &**arg {
+            b"$event" | b"${event}" => Arg::Event,
+            text if text.contains(&b'$') => Arg::Value(compile(conf, text)?),
+            text => Arg::Literal(text.to_vec()),
+        });
+    }
+    let commands =
+        Rc::get_mut(location.commands.get_or_insert_default()).ok_or("internal error: commands are shared")?;
+    commands.push(Template::new(condition, parts));
+    Ok(())
+}
+
+/// `meteorit_intercept_errors on | off`
+pub fn intercept_errors(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    choose(conf, &mut location.intercept_errors, &[("on", true), ("off", false)])
+}
+
+/// `meteorit_duplicate_names reject | allow`
+pub fn duplicate_names(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let choices = [("reject", DuplicateNames::Reject), ("allow", DuplicateNames::Allow)];
+    choose(conf, &mut location.duplicate_names, &choices)
+}
+
+/// `meteorit_max_depth NUMBER`
+pub fn max_depth(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    number(conf, &mut location.max_depth, 10_000)
+}
+
+/// `meteorit_max_members NUMBER`
+pub fn max_members(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    number(conf, &mut location.max_members, 1_000_000)
+}
+
+/// `meteorit_max_event_size SIZE`
+pub fn max_event_size(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let value = argument(conf);
+    let size = parse_size(&value).filter(|size| (2..=LARGEST_EVENT).contains(size));
+    set(conf, &mut location.max_event_size, size, "a size from 2 bytes to 256m")
+}
+
+fn choose<T: Copy>(conf: &Conf, slot: &mut Option<T>, choices: &[(&str, T)]) -> Result<(), String> {
+    let value = argument(conf);
+    let choice = choices.iter().find(|(name, _)| name.as_bytes() == value).map(|(_, choice)| *choice);
+    let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+    set(conf, slot, choice, &names.join(" or "))
+}
+
+fn number(conf: &Conf, slot: &mut Option<u32>, largest: u32) -> Result<(), String> {
+    let value = argument(conf);
+    let number = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+    set(conf, slot, number.filter(|number| (1..=largest).contains(number)), &format!("a number from 1 to {largest}"))
+}
+
+fn set<T>(conf: &Conf, slot: &mut Option<T>, value: Option<T>, expected: &str) -> Result<(), String> {
+    let words = conf.words();
+    let text = |index: usize| words.get(index).map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
+    if slot.is_some() {
+        return Err(format!("\"{}\" directive is duplicate", text(0)));
+    }
+    if value.is_none() {
+        return Err(format!("invalid value \"{}\" in \"{}\" directive: expected {expected}", text(1), text(0)));
+    }
+    *slot = value;
+    Ok(())
+}
+
+fn argument(conf: &Conf) -> Vec<u8> {
+    conf.words().into_iter().nth(1).unwrap_or_default()
+}
+
+/// An empty error says that nginx has logged it.
+fn compile(conf: &mut Conf, value: &[u8]) -> Result<Complex, String> {
+    conf.compile(value).map_err(|()| String::new())
+}

@@ -1,0 +1,255 @@
+//! `meteorit_redis NAME { ... }`: one Redis, its settings, and this worker's pool of connections to it.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use super::url::{self, Server};
+use super::{Location, Main};
+use crate::connection::Lost;
+use crate::ngx::{Address, Conf, Msec, parse_msec, parse_size};
+use crate::pool::Pool;
+use crate::reply::{Reply, printable};
+
+/// A configured Redis.
+pub struct Redis {
+    pub settings: Rc<Settings>,
+    /// Made by the first request of a worker, so that neither `nginx -t` nor the master connects.
+    pool: OnceCell<Rc<Pool>>,
+}
+
+/// The settings of a `meteorit_redis` block, checked.
+pub struct Settings {
+    /// The block's name, or the address where a URL stands in place of one.
+    pub name: String,
+    pub addresses: Vec<Address>,
+    pub greeting: Greeting,
+    /// Per worker.
+    pub connections: usize,
+    /// For connecting and the hand-shake together, in milliseconds.
+    pub connect_timeout: Msec,
+    /// From queued to answered, in milliseconds.
+    pub timeout: Msec,
+    /// How long replies may make no progress before the connection is closed, in milliseconds.
+    pub stall_timeout: Msec,
+    /// How much may wait or be unanswered, in bytes per worker.
+    pub backlog: usize,
+}
+
+/// The hand-shake: the commands that open a connection, encoded.
+pub struct Greeting {
+    bytes: Vec<u8>,
+    commands: Vec<&'static str>,
+}
+
+impl Redis {
+    fn new(settings: Settings) -> Rc<Redis> {
+        Rc::new(Redis { settings: Rc::new(settings), pool: OnceCell::new() })
+    }
+
+    /// This worker's pool.
+    pub fn pool(&self) -> &Pool {
+        self.pool.get_or_init(|| Pool::new(self.settings.clone()))
+    }
+
+    /// See [`Pool::shut_down`].
+    pub fn shut_down(&self) {
+        if let Some(pool) = self.pool.get() {
+            pool.shut_down();
+        }
+    }
+}
+
+impl Settings {
+    /// How long sent bytes may go unacknowledged by the server's kernel, in milliseconds.
+    pub fn unacknowledged(&self) -> u32 {
+        u32::try_from(self.stall_timeout).unwrap_or(u32::MAX)
+    }
+}
+
+impl Greeting {
+    /// Signs in and selects the database where that is called for. The PING at the end lets Redis say why it will not
+    /// serve (NOAUTH, LOADING, MASTERDOWN, MISCONF, max number of clients) before an event is sent to it.
+    fn new(server: &Server) -> Greeting {
+        let mut greeting = Greeting { bytes: Vec::new(), commands: Vec::new() };
+        if let Some(password) = &server.password {
+            match &server.username {
+                Some(username) => greeting.push("AUTH", &[username, password]),
+                None => greeting.push("AUTH", &[password]),
+            }
+        }
+        if server.database != 0 {
+            greeting.push("SELECT", &[&server.database.to_string()]);
+        }
+        greeting.push("PING", &[]);
+        greeting
+    }
+
+    fn push(&mut self, name: &'static str, args: &[&str]) {
+        redis::cmd(name).arg(args).write_packed_command(&mut self.bytes);
+        self.commands.push(name);
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many replies are due.
+    pub fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Checks the reply to the command at `index`. A user who may not PING may still write.
+    pub fn accept(&self, index: usize, reply: &Reply) -> Result<(), Lost> {
+        let command = self.commands.get(index).copied().unwrap_or("");
+        match reply.error() {
+            None => Ok(()),
+            Some(error) if command == "PING" && error.starts_with(b"NOPERM ") => Ok(()),
+            Some(error) => Err(Lost::Refused { command, reply: printable(error) }),
+        }
+    }
+}
+
+/// `meteorit_redis NAME { ... }`
+pub fn block(conf: &mut Conf, main: &mut Main, _: &mut Location) -> Result<(), String> {
+    let [_, name] = <[_; 2]>::try_from(conf.words()).map_err(|_| String::new())?;
+    let name = String::from_utf8(name).map_err(|_| "the name of a \"meteorit_redis\" must be UTF-8".to_owned())?;
+    if name.contains("://") {
+        return Err(format!("invalid name \"{name}\" of \"meteorit_redis\": a URL stands in the \"server\" inside"));
+    }
+    if main.redis.iter().any(|redis| redis.settings.name == name) {
+        return Err(format!("duplicate \"meteorit_redis\" \"{name}\""));
+    }
+    let mut draft = Draft::default();
+    if !conf.block(&mut |conf| draft.directive(conf)) {
+        return Err(String::new());
+    }
+    let settings = draft.finish(conf, name)?;
+    main.redis.push(Redis::new(settings));
+    Ok(())
+}
+
+/// The Redis that `meteorit_pass URL` means, with the default of every setting. Equal URLs mean the same one.
+pub fn from_url(conf: &mut Conf, main: &mut Main, url: &[u8]) -> Result<Rc<Redis>, String> {
+    let server = parse(url)?;
+    // The hand-shake tells apart what goes to different databases and users.
+    let name = server.endpoint.clone();
+    let same = |redis: &&Rc<Redis>| {
+        redis.settings.name == name && redis.settings.greeting.bytes == Greeting::new(&server).bytes
+    };
+    if let Some(redis) = main.redis.iter().find(same) {
+        return Ok(redis.clone());
+    }
+    let draft = Draft { server: Some(server), ..Draft::default() };
+    let redis = Redis::new(draft.finish(conf, name)?);
+    main.redis.push(redis.clone());
+    Ok(redis)
+}
+
+/// A block while it is read.
+#[derive(Default)]
+struct Draft {
+    server: Option<Server>,
+    password: Option<String>,
+    connections: Option<usize>,
+    connect_timeout: Option<Msec>,
+    timeout: Option<Msec>,
+    stall_timeout: Option<Msec>,
+    backlog: Option<usize>,
+}
+
+impl Draft {
+    fn directive(&mut self, conf: &mut Conf) -> Result<(), String> {
+        let words = conf.words();
+        let word = |index: usize| words.get(index).map_or(&b""[..], Vec::as_slice);
+        let name = String::from_utf8_lossy(word(0)).into_owned();
+        let known =
+            ["server", "password_file", "connections", "connect_timeout", "timeout", "stall_timeout", "backlog"];
+        if !known.contains(&name.as_str()) {
+            return Err(format!("unknown directive \"{name}\" in \"meteorit_redis\""));
+        }
+        if words.len() != 2 {
+            return Err(format!("invalid number of arguments in \"{name}\" directive"));
+        }
+        let value = word(1);
+        match name.as_str() {
+            "server" if self.server.is_some() => {
+                Err("several \"server\" directives are not supported yet: give one".into())
+            }
+            "server" => set(&mut self.server, parse(value)?, &name),
+            "password_file" => {
+                let mut text = conf.read_file(value)?;
+                while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+                    text.pop();
+                }
+                let path = String::from_utf8_lossy(value);
+                let password = String::from_utf8(text).map_err(|_| format!("\"{path}\" is not UTF-8"))?;
+                if password.is_empty() {
+                    return Err(format!("no password in \"{path}\""));
+                }
+                set(&mut self.password, password, &name)
+            }
+            "connections" => {
+                let count = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                let count = count.filter(|count| (1..=64).contains(count));
+                set(&mut self.connections, count.ok_or_else(|| invalid(value, &name, "a number from 1 to 64"))?, &name)
+            }
+            "connect_timeout" => set(&mut self.connect_timeout, time(value, &name)?, &name),
+            "timeout" => set(&mut self.timeout, time(value, &name)?, &name),
+            "stall_timeout" => set(&mut self.stall_timeout, time(value, &name)?, &name),
+            _ => {
+                let size = parse_size(value).filter(|size| *size > 0);
+                set(&mut self.backlog, size.ok_or_else(|| invalid(value, &name, "a size, as 16m"))?, &name)
+            }
+        }
+    }
+
+    fn finish(self, conf: &mut Conf, name: String) -> Result<Settings, String> {
+        let Some(mut server) = self.server else {
+            return Err(format!("no \"server\" in \"meteorit_redis\" \"{name}\""));
+        };
+        if self.password.is_some() {
+            if server.password.is_some() {
+                return Err(format!("\"meteorit_redis\" \"{name}\" has a password in its URL and a \"password_file\""));
+            }
+            server.password = self.password;
+        }
+        if server.username.is_some() && server.password.is_none() {
+            return Err(format!("\"meteorit_redis\" \"{name}\" has a user name but no password"));
+        }
+        let addresses = conf.resolve(&server.endpoint)?;
+        if addresses.is_empty() {
+            return Err(format!("no address for \"{}\"", server.endpoint));
+        }
+        Ok(Settings {
+            name,
+            addresses,
+            greeting: Greeting::new(&server),
+            connections: self.connections.unwrap_or(1),
+            connect_timeout: self.connect_timeout.unwrap_or(1000),
+            timeout: self.timeout.unwrap_or(1000),
+            stall_timeout: self.stall_timeout.unwrap_or(5000),
+            backlog: self.backlog.unwrap_or(16 * 1024 * 1024),
+        })
+    }
+}
+
+fn parse(url: &[u8]) -> Result<Server, String> {
+    url::parse(url).map_err(|error| format!("the URL of a Redis {error}"))
+}
+
+fn set<T>(slot: &mut Option<T>, value: T, name: &str) -> Result<(), String> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(format!("\"{name}\" directive is duplicate")),
+    }
+}
+
+fn time(value: &[u8], name: &str) -> Result<Msec, String> {
+    // A day is more than any of these can mean.
+    let time = parse_msec(value).filter(|time| (1..=86_400_000).contains(time));
+    time.ok_or_else(|| invalid(value, name, "a time from 1ms to 1d"))
+}
+
+fn invalid(value: &[u8], name: &str, expected: &str) -> String {
+    format!("invalid value \"{}\" in \"{name}\" directive: expected {expected}", String::from_utf8_lossy(value))
+}

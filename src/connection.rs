@@ -1,0 +1,314 @@
+//! Connection: moves bytes between a window and a Redis server: connects, greets, sends, receives, closes.
+//!
+//! It decides nothing: when something ends the connection it says so ([`Lost`]), and the pool knows what follows.
+
+use std::fmt;
+use std::io;
+use std::rc::Weak;
+
+use crate::conf::redis::{Greeting, Settings};
+use crate::ngx::{Handler, Msec, Peer, Recv, Send, Timer};
+use crate::reply::{Broken, Parser, Reply, Verdict, printable};
+use crate::window::Window;
+
+/// The size of an empty receive buffer, in bytes; one reply that does not fit lets it grow, up to `reply::MAX_REPLY`.
+const INBOX: usize = 16 * 1024;
+
+/// A connection of the pool, open or not, with what is to be sent on it.
+pub struct Connection {
+    link: Link,
+    pub window: Window<usize>,
+    inbox: Inbox,
+    parser: Parser,
+    /// When Redis last sent something, or the first command after a silence was sent.
+    progress: Msec,
+    pub timer: Timer,
+}
+
+enum Link {
+    Closed,
+    Connecting { peer: Peer, until: Msec },
+    Greeting { peer: Peer, until: Msec, sent: usize, answered: usize },
+    Ready { peer: Peer, since: Msec },
+}
+
+/// What ended a connection, or an attempt to make one.
+#[derive(Debug)]
+pub enum Lost {
+    Connect(io::Error),
+    ConnectTimeout,
+    /// Redis did not accept a command of the hand-shake.
+    Refused {
+        command: &'static str,
+        reply: String,
+    },
+    Closed,
+    Receive(io::Error),
+    Send(io::Error),
+    Protocol(Broken),
+    /// A reply, or a push, that no command in flight expects.
+    Unexpected,
+    /// No reply has made progress for this long, in milliseconds.
+    Stalled(Msec),
+    /// A reply that says to connect anew.
+    Reopen(String),
+    /// nginx closes it: `worker_shutdown_timeout`.
+    Shutdown,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Lost::Connect(error) => write!(f, "connect failed: {error}"),
+            Lost::ConnectTimeout => f.write_str("connect timed out"),
+            Lost::Refused { command, reply } => write!(f, "{command} failed: {reply}"),
+            Lost::Closed => f.write_str("closed by Redis"),
+            Lost::Receive(error) => write!(f, "receive failed: {error}"),
+            Lost::Send(error) => write!(f, "send failed: {error}"),
+            Lost::Protocol(broken) => write!(f, "not a reply of Redis: {broken}"),
+            Lost::Unexpected => f.write_str("a reply that nothing asked for"),
+            Lost::Stalled(time) => write!(f, "no reply for {time} ms"),
+            Lost::Reopen(reply) => write!(f, "Redis answered: {reply}"),
+            Lost::Shutdown => f.write_str("worker_shutdown_timeout is over"),
+        }
+    }
+}
+
+/// What an event brought a connection to.
+#[derive(PartialEq, Eq)]
+pub enum Progress {
+    None,
+    /// The hand-shake is done.
+    Ready,
+}
+
+impl Connection {
+    pub fn new(timer: Timer) -> Connection {
+        Connection {
+            link: Link::Closed,
+            window: Window::default(),
+            inbox: Inbox { bytes: Vec::new(), filled: 0 },
+            parser: Parser::new(),
+            progress: 0,
+            timer,
+        }
+    }
+
+    /// Starts to connect to the address at `index`.
+    pub fn open(
+        &mut self,
+        settings: &Settings,
+        index: usize,
+        handler: Weak<dyn Handler>,
+        now: Msec,
+    ) -> Result<(), Lost> {
+        let address = settings.addresses.get(index).ok_or(Lost::Closed)?;
+        let peer = Peer::connect(address, settings.unacknowledged(), handler).map_err(Lost::Connect)?;
+        self.link = Link::Connecting { peer, until: now + settings.connect_timeout };
+        // A unix socket is connected at once.
+        self.writable(&settings.greeting, now).map(|_| ())
+    }
+
+    /// Closes; what was partly sent counts as unsent again, what is in flight stays in the window.
+    pub fn close(&mut self) {
+        self.link = Link::Closed;
+        self.inbox.filled = 0;
+        self.parser = Parser::new();
+        self.window.rewind();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        matches!(self.link, Link::Closed)
+    }
+
+    /// Whether commands can be sent; says since when.
+    pub fn ready_since(&self) -> Option<Msec> {
+        match self.link {
+            Link::Ready { since, .. } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// Whether nginx asks for the connection to be closed.
+    pub fn must_close(&self) -> bool {
+        self.peer().is_some_and(Peer::must_close)
+    }
+
+    /// Nothing waits here: let nginx close the connection when the worker quits, and do not hold that up by a timer.
+    pub fn set_idle(&self, idle: bool) {
+        self.timer.set_cancelable(idle);
+        if let Some(peer) = self.peer() {
+            peer.set_idle(idle);
+        }
+    }
+
+    /// When an attempt to connect, or silence, has lasted too long; None while neither can.
+    pub fn overdue_at(&self, settings: &Settings) -> Option<Msec> {
+        match self.link {
+            Link::Connecting { until, .. } | Link::Greeting { until, .. } => Some(until),
+            Link::Ready { .. } if self.window.in_flight() > 0 => Some(self.progress + settings.stall_timeout),
+            _ => None,
+        }
+    }
+
+    /// The error that [`Connection::overdue_at`] stands for.
+    pub fn overdue(&self, settings: &Settings) -> Lost {
+        match self.link {
+            Link::Ready { .. } => Lost::Stalled(settings.stall_timeout),
+            _ => Lost::ConnectTimeout,
+        }
+    }
+
+    /// The connection is made or takes bytes again.
+    pub fn writable(&mut self, greeting: &Greeting, now: Msec) -> Result<Progress, Lost> {
+        match &mut self.link {
+            Link::Closed => Ok(Progress::None),
+            Link::Connecting { peer, .. } => {
+                if !peer.established().map_err(Lost::Connect)? {
+                    return Ok(Progress::None);
+                }
+                if let Link::Connecting { peer, until } = std::mem::replace(&mut self.link, Link::Closed) {
+                    self.link = Link::Greeting { peer, until, sent: 0, answered: 0 };
+                }
+                self.writable(greeting, now)
+            }
+            Link::Greeting { peer, sent, .. } => {
+                while let Some(rest @ [_, ..]) = greeting.bytes().get(*sent..) {
+                    match peer.send(rest) {
+                        Send::Bytes(count) => *sent += count,
+                        Send::Again => break,
+                        Send::Failed(error) => return Err(Lost::Send(error)),
+                    }
+                }
+                Ok(Progress::None)
+            }
+            Link::Ready { .. } => self.flush(now).map(|()| Progress::None),
+        }
+    }
+
+    /// Sends what the window holds, as far as the socket takes it.
+    pub fn flush(&mut self, now: Msec) -> Result<(), Lost> {
+        let Link::Ready { peer, .. } = &mut self.link else { return Ok(()) };
+        while let unsent @ [_, ..] = self.window.unsent() {
+            match peer.send(unsent) {
+                Send::Bytes(count) => {
+                    if self.window.in_flight() == 0 {
+                        self.progress = now;
+                    }
+                    self.window.mark_sent(count);
+                }
+                Send::Again => break,
+                Send::Failed(error) => return Err(Lost::Send(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives what is there; `settle` is given each reply and whose it is.
+    pub fn readable(
+        &mut self,
+        greeting: &Greeting,
+        now: Msec,
+        settle: &mut dyn FnMut(usize, &Reply),
+    ) -> Result<Progress, Lost> {
+        let mut progress = Progress::None;
+        loop {
+            let peer = match &mut self.link {
+                Link::Closed => return Ok(progress),
+                // An event for reading may be the first to tell that the connection failed.
+                Link::Connecting { peer, .. } => {
+                    return peer.established().map(|_| progress).map_err(Lost::Connect);
+                }
+                Link::Greeting { peer, .. } | Link::Ready { peer, .. } => peer,
+            };
+            match peer.recv(self.inbox.room()) {
+                Recv::Bytes(count) => self.inbox.filled += count,
+                Recv::Again => return Ok(progress),
+                Recv::Closed => return Err(Lost::Closed),
+                Recv::Failed(error) => return Err(Lost::Receive(error)),
+            }
+            self.progress = now;
+            if self.replies(greeting, now, settle)? == Progress::Ready {
+                progress = Progress::Ready;
+            }
+        }
+    }
+
+    fn replies(
+        &mut self,
+        greeting: &Greeting,
+        now: Msec,
+        settle: &mut dyn FnMut(usize, &Reply),
+    ) -> Result<Progress, Lost> {
+        let mut progress = Progress::None;
+        let mut reopen = None;
+        let mut from = 0;
+        while let Some(reply) = self.parser.next(self.inbox.received(from)).map_err(Lost::Protocol)? {
+            from += reply.len();
+            if reply.is_push() {
+                return Err(Lost::Unexpected);
+            }
+            if let Link::Greeting { answered, .. } = &mut self.link {
+                greeting.accept(*answered, &reply)?;
+                *answered += 1;
+                if *answered == greeting.count() {
+                    if let Link::Greeting { peer, .. } = std::mem::replace(&mut self.link, Link::Closed) {
+                        self.link = Link::Ready { peer, since: now };
+                    }
+                    progress = Progress::Ready;
+                }
+                continue;
+            }
+            let waiter = self.window.acknowledge().ok_or(Lost::Unexpected)?;
+            settle(waiter, &reply);
+            if reply.reopens() {
+                reopen = reply.error().map(printable);
+            } else if reply.verdict() == Verdict::Unknown {
+                // +QUEUED: the connection is in a state that nobody asked for.
+                return Err(Lost::Unexpected);
+            }
+        }
+        self.inbox.consume(from);
+        match reopen {
+            Some(reply) => Err(Lost::Reopen(reply)),
+            None => Ok(progress),
+        }
+    }
+
+    fn peer(&self) -> Option<&Peer> {
+        match &self.link {
+            Link::Closed => None,
+            Link::Connecting { peer, .. } | Link::Greeting { peer, .. } | Link::Ready { peer, .. } => Some(peer),
+        }
+    }
+}
+
+/// The receive buffer: bytes of replies that are not whole yet.
+struct Inbox {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Inbox {
+    fn room(&mut self) -> &mut [u8] {
+        if self.filled == self.bytes.len() {
+            self.bytes.resize((self.bytes.len() * 2).max(INBOX), 0);
+        }
+        self.bytes.get_mut(self.filled..).unwrap_or_default()
+    }
+
+    fn received(&self, from: usize) -> &[u8] {
+        self.bytes.get(from..self.filled).unwrap_or_default()
+    }
+
+    fn consume(&mut self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        self.bytes.copy_within(count.min(self.filled)..self.filled, 0);
+        self.filled -= count.min(self.filled);
+        if self.filled == 0 && self.bytes.len() > INBOX {
+            self.bytes = Vec::new();
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The hooks of the module into the life of a worker.
+
+use crate::conf::Main;
+
+/// The worker's event loop has ended: nothing may be left open.
+pub fn exit_process(main: &Main) {
+    for redis in &main.redis {
+        redis.shut_down();
+    }
+}

@@ -1,0 +1,191 @@
+//! Response: the outcome of a request, or what is wrong with it, becomes a status, headers and a body.
+//!
+//! Errors are problem details (RFC 9457). This step sends nothing; it says what to send.
+
+mod outcome;
+
+pub use outcome::{Fate, Outcome};
+
+use serde_json::json;
+
+use crate::event;
+
+/// The media type of every body that is sent.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What goes back to the client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    /// Of type [`PROBLEM_JSON`]; None only with 204.
+    pub body: Option<String>,
+}
+
+/// Why a request failed.
+#[derive(Debug)]
+pub enum Problem {
+    MethodNotAllowed,
+    UnsupportedMediaType,
+    /// Larger than `limit` bytes.
+    TooLarge {
+        limit: usize,
+    },
+    Event(event::Error),
+    /// As much as `backlog` allows waits for Redis already.
+    BacklogFull,
+    /// Redis is away; the next attempt to connect is `retry` seconds from now.
+    Away {
+        retry: u32,
+    },
+    Redis(Outcome),
+    /// nginx lacks memory, or cannot read back its temporary file.
+    NoResources,
+}
+
+impl Answer {
+    /// 204: everything was done.
+    pub fn no_content() -> Answer {
+        Answer { status: 204, headers: Vec::new(), body: None }
+    }
+}
+
+impl Problem {
+    /// What the access log says of it.
+    pub fn fate(&self) -> Fate {
+        match self {
+            Problem::Redis(outcome) => outcome.fate(),
+            Problem::BacklogFull | Problem::Away { .. } | Problem::NoResources => Fate::Unavailable,
+            _ => Fate::Rejected,
+        }
+    }
+
+    /// The answer that tells the client.
+    pub fn answer(&self) -> Answer {
+        let (status, kind, title, detail) = match self {
+            Problem::MethodNotAllowed => {
+                (405, "method-not-allowed", "Method not allowed", "an event is sent by POST or PUT".to_owned())
+            }
+            Problem::UnsupportedMediaType => (
+                415,
+                "unsupported-media-type",
+                "Unsupported media type",
+                "an event is application/json, another type that ends in +json, text/plain, or has no type".to_owned(),
+            ),
+            Problem::TooLarge { limit } => {
+                (413, "event-too-large", "Event too large", format!("an event has at most {limit} bytes"))
+            }
+            Problem::Event(error @ event::Error::Syntax { .. }) => (400, "not-json", "Not JSON", error.to_string()),
+            Problem::Event(error @ event::Error::Rule { .. }) => {
+                (422, "invalid-event", "Invalid event", error.to_string())
+            }
+            Problem::BacklogFull => (
+                503,
+                "unavailable",
+                "Temporarily unavailable",
+                "too much is waiting for Redis; nothing was written".to_owned(),
+            ),
+            Problem::Away { .. } => {
+                (503, "unavailable", "Temporarily unavailable", "Redis is away; nothing was written".to_owned())
+            }
+            Problem::NoResources => (
+                503,
+                "unavailable",
+                "Temporarily unavailable",
+                "the server lacks memory or disk; nothing was written".to_owned(),
+            ),
+            Problem::Redis(outcome) => {
+                let (status, kind, title) = match outcome.fate() {
+                    Fate::Stored => return Answer::no_content(),
+                    Fate::Rejected => (422, "rejected-by-redis", "Event rejected by Redis"),
+                    Fate::Refused => (502, "refused-by-redis", "Refused by Redis"),
+                    Fate::Unavailable => (503, "unavailable", "Temporarily unavailable"),
+                    Fate::Timeout => (504, "outcome-unknown", "Outcome unknown"),
+                };
+                (status, kind, title, outcome.detail())
+            }
+        };
+        let place = match self {
+            Problem::Event(event::Error::Syntax { line, column, .. }) => {
+                format!(r#","line":{line},"column":{column}"#)
+            }
+            Problem::Event(event::Error::Rule { pointer, .. }) => format!(r#","pointer":{}"#, json!(pointer)),
+            _ => String::new(),
+        };
+        let body = format!(
+            r#"{{"type":"urn:meteorit:problem:{kind}","title":"{title}","status":{status},"detail":{}{place}}}"#,
+            json!(detail)
+        );
+        let headers = match (self, status) {
+            (_, 405) => vec![("Allow", "POST, PUT".to_owned())],
+            (Problem::Away { retry }, _) => vec![("Retry-After", retry.to_string())],
+            (Problem::Redis(outcome), 503) => vec![("Retry-After", outcome.retry_after().to_string())],
+            (_, 503) => vec![("Retry-After", "1".to_owned())],
+            _ => Vec::new(),
+        };
+        Answer { status, headers, body: Some(body) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Limits, Tape};
+    use crate::reply::Verdict;
+    use serde_json::Value;
+
+    fn body(answer: &Answer) -> Value {
+        serde_json::from_str(answer.body.as_deref().unwrap()).unwrap()
+    }
+
+    fn event_error(text: &[u8]) -> Answer {
+        Problem::Event(Tape::new().parse(text, &Limits::default()).map(|_| ()).unwrap_err()).answer()
+    }
+
+    #[test]
+    fn a_syntax_error_says_line_and_column() {
+        let answer = event_error(b"{\n  \"a\" 1}");
+        assert_eq!(answer.status, 400);
+        let body = body(&answer);
+        assert_eq!((&body["line"], &body["column"]), (&json!(2), &json!(7)));
+        assert_eq!(body["status"], 400);
+        assert_eq!(body["type"], "urn:meteorit:problem:not-json");
+    }
+
+    #[test]
+    fn a_broken_rule_says_the_pointer() {
+        let answer = event_error(br#"{"a":[{"b":1,"b":2}]}"#);
+        assert_eq!((answer.status, &body(&answer)["pointer"]), (422, &json!("/a/0/b")));
+    }
+
+    #[test]
+    fn headers_go_with_their_status() {
+        assert_eq!(Problem::MethodNotAllowed.answer().headers, [("Allow", "POST, PUT".to_owned())]);
+        assert_eq!(Problem::Away { retry: 7 }.answer().headers, [("Retry-After", "7".to_owned())]);
+        assert_eq!(Problem::BacklogFull.answer().headers, [("Retry-After", "1".to_owned())]);
+    }
+
+    #[test]
+    fn the_outcome_decides_the_status() {
+        let answer = |verdicts: &[Verdict]| {
+            let mut outcome = Outcome::default();
+            verdicts.iter().for_each(|verdict| outcome.add(*verdict, || "X".into()));
+            Problem::Redis(outcome).answer()
+        };
+        use Verdict::*;
+        for (verdicts, status) in [
+            (&[Stored, Stored][..], 204),
+            (&[], 204),
+            (&[Rejected, Stored], 422),
+            (&[Stored, Refused, Rejected], 502),
+            (&[Unavailable, Unavailable], 503),
+            (&[Unavailable, Stored], 504),
+            (&[Unavailable, Refused], 503),
+            (&[Unknown, Refused, Stored], 504),
+        ] {
+            assert_eq!(answer(verdicts).status, status, "{verdicts:?}");
+        }
+        assert!(answer(&[Stored]).body.is_none());
+        assert_eq!(answer(&[Unavailable]).headers, [("Retry-After", "1".to_owned())]);
+    }
+}

@@ -1,0 +1,93 @@
+//! The verdicts on the commands of one request become one outcome.
+
+use crate::reply::Verdict;
+
+/// What became of a request so far: a count of verdicts, and the words for the worst of them.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    stored: u32,
+    rejected: u32,
+    refused: u32,
+    unavailable: u32,
+    unknown: u32,
+    /// Of the verdict that decides; the first one of its kind.
+    reason: Option<Box<str>>,
+    retry_after: u32,
+}
+
+/// What became of a request, as `$meteorit_status` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// Every command succeeded (204).
+    Stored,
+    /// The event is at fault (4xx).
+    Rejected,
+    /// Redis refused for good (502).
+    Refused,
+    /// Nothing was written; a retry is safe (503).
+    Unavailable,
+    /// Unknown or partly written; a retry may write twice (504).
+    Timeout,
+}
+
+impl Fate {
+    pub fn name(self) -> &'static str {
+        match self {
+            Fate::Stored => "stored",
+            Fate::Rejected => "rejected",
+            Fate::Refused => "refused",
+            Fate::Unavailable => "unavailable",
+            Fate::Timeout => "timeout",
+        }
+    }
+}
+
+impl Outcome {
+    /// Counts one command's verdict; `reason` is asked for only when it decides the outcome.
+    pub fn add(&mut self, verdict: Verdict, reason: impl FnOnce() -> String) {
+        let before = self.fate();
+        match verdict {
+            Verdict::Stored => self.stored += 1,
+            Verdict::Rejected => self.rejected += 1,
+            Verdict::Refused => self.refused += 1,
+            Verdict::Unavailable => self.unavailable += 1,
+            Verdict::Unknown => self.unknown += 1,
+        }
+        if verdict != Verdict::Stored && (self.reason.is_none() || self.fate() > before) {
+            self.reason = Some(reason().into());
+        }
+    }
+
+    /// Lets a 503 say when to come again, in seconds.
+    pub fn retry_after_at_least(&mut self, seconds: u32) {
+        self.retry_after = self.retry_after.max(seconds);
+    }
+
+    /// At least 1 second.
+    pub fn retry_after(&self) -> u32 {
+        self.retry_after.max(1)
+    }
+
+    /// What is true of the request as a whole.
+    pub fn fate(&self) -> Fate {
+        match self {
+            Outcome { unknown: 1.., .. } => Fate::Timeout,
+            Outcome { unavailable: 1.., stored: 1.., .. } => Fate::Timeout,
+            Outcome { unavailable: 1.., .. } => Fate::Unavailable,
+            Outcome { refused: 1.., .. } => Fate::Refused,
+            Outcome { rejected: 1.., .. } => Fate::Rejected,
+            _ => Fate::Stored,
+        }
+    }
+
+    /// The reason, and how much was written nonetheless.
+    pub fn detail(&self) -> String {
+        let reason = self.reason.as_deref().unwrap_or("nothing was answered");
+        let all = self.stored + self.rejected + self.refused + self.unavailable + self.unknown;
+        match (self.fate(), self.stored) {
+            (Fate::Unavailable, _) => format!("{reason}; nothing was written"),
+            (_, 0) => reason.to_owned(),
+            (_, stored) => format!("{reason}; {stored} of {all} commands were carried out"),
+        }
+    }
+}
