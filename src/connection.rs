@@ -22,6 +22,8 @@ pub struct Connection {
     parser: Parser,
     /// When Redis last sent something, or the first command after a silence was sent.
     progress: Msec,
+    /// What Redis said that makes a new connection the better one: this one sends no more, and ends with its last reply.
+    leaving: Option<String>,
     pub timer: Timer,
 }
 
@@ -90,6 +92,7 @@ impl Connection {
             inbox: Inbox { bytes: Vec::new(), filled: 0 },
             parser: Parser::new(),
             progress: 0,
+            leaving: None,
             timer,
         }
     }
@@ -114,6 +117,7 @@ impl Connection {
         self.link = Link::Closed;
         self.inbox.filled = 0;
         self.parser = Parser::new();
+        self.leaving = None;
         self.window.rewind();
     }
 
@@ -189,6 +193,9 @@ impl Connection {
     /// Sends what the window holds, as far as the socket takes it.
     pub fn flush(&mut self, now: Msec) -> Result<(), Lost> {
         let Link::Ready { peer, .. } = &mut self.link else { return Ok(()) };
+        if self.leaving.is_some() {
+            return Ok(());
+        }
         while let unsent @ [_, ..] = self.window.unsent() {
             match peer.send(unsent) {
                 Send::Bytes(count) => {
@@ -241,7 +248,6 @@ impl Connection {
         settle: &mut dyn FnMut(usize, &Reply),
     ) -> Result<Progress, Lost> {
         let mut progress = Progress::None;
-        let mut reopen = None;
         let mut from = 0;
         while let Some(reply) = self.parser.next(self.inbox.received(from)).map_err(Lost::Protocol)? {
             from += reply.len();
@@ -262,16 +268,16 @@ impl Connection {
             let waiter = self.window.acknowledge().ok_or(Lost::Unexpected)?;
             settle(waiter, &reply);
             if reply.reopens() {
-                reopen = reply.error().map(printable);
+                self.leaving = reply.error().map(printable);
             } else if reply.verdict() == Verdict::Unknown {
                 // +QUEUED: the connection is in a state that nobody asked for.
                 return Err(Lost::Unexpected);
             }
         }
         self.inbox.consume(from);
-        match reopen {
-            Some(reply) => Err(Lost::Reopen(reply)),
-            None => Ok(progress),
+        match &self.leaving {
+            Some(reply) if self.window.in_flight() == 0 => Err(Lost::Reopen(reply.clone())),
+            _ => Ok(progress),
         }
     }
 

@@ -45,6 +45,8 @@ struct Line {
     backoff: Backoff,
     /// When to try again after a failure; None while connecting or connected.
     retry_at: Option<Msec>,
+    /// Why the last attempt failed: logged when it changes.
+    away_for: String,
     /// A connection that was lost too soon counts as good again only when a command has succeeded on it.
     on_trial: bool,
     /// How many entries, from the oldest, have had their 504: their replies are swallowed.
@@ -80,6 +82,9 @@ impl Pool {
     pub fn admit(&self, length: usize) -> Result<(), Problem> {
         let mut state = self.state.borrow_mut();
         let held: usize = state.lines.iter().map(|line| line.connection.window.len()).sum();
+        if length > self.settings.backlog {
+            return Err(Problem::TooLarge { limit: self.settings.backlog });
+        }
         if held + length > self.settings.backlog {
             return Err(Problem::BacklogFull);
         }
@@ -107,9 +112,7 @@ impl Pool {
         for command in commands.iter() {
             line.connection.window.push(command, id);
         }
-        if line.timer_at.is_none_or(|at| at > deadline) {
-            line.set_timer(deadline, now);
-        }
+        line.set_timer_before(deadline.min(now + self.settings.stall_timeout), now);
         flush.post();
     }
 
@@ -198,7 +201,7 @@ impl Pool {
             if let Some(line) = state.lines.get_mut(index)
                 && let Some(at) = line.wake_at(&pool.settings, &state.requests)
             {
-                line.set_timer(at, now);
+                line.set_timer_before(at, now);
             }
         });
     }
@@ -212,10 +215,8 @@ impl Pool {
             Err(lost) => self.lost(state, index, lost, now),
             Ok(()) => {
                 line.connection.set_idle(line.connection.window.is_empty());
-                if let Some(at) = line.connection.overdue_at(&self.settings)
-                    && line.timer_at.is_none_or(|timer| timer > at)
-                {
-                    line.set_timer(at, now);
+                if let Some(at) = line.connection.overdue_at(&self.settings) {
+                    line.set_timer_before(at, now);
                 }
             }
         }
@@ -236,6 +237,7 @@ impl Pool {
     /// The line works.
     fn prove(&self, line: &mut Line) {
         line.on_trial = false;
+        line.away_for.clear();
         if line.backoff.reset() > 0 {
             let Settings { name, .. } = &*self.settings;
             ngx::log(Level::Notice, &format!("redis \"{name}\" is back at {}", self.address(line)));
@@ -256,7 +258,9 @@ impl Pool {
         let name = &self.settings.name;
         let text = self.address(line).to_owned();
         if let Some(since) = ready_since {
-            let level = if line.connection.window.is_empty() { Level::Warn } else { Level::Error };
+            // Redis closes what has been idle for its `timeout`: nothing to worry about.
+            let usual = line.connection.window.is_empty() && matches!(lost, Lost::Closed);
+            let level = if usual { Level::Info } else { Level::Error };
             ngx::log(level, &format!("redis \"{name}\" at {text}: connection lost: {lost}"));
             let sound = now.saturating_sub(since) >= backoff::FIRST;
             if sound && !matches!(lost, Lost::Reopen(_) | Lost::Shutdown) {
@@ -273,9 +277,11 @@ impl Pool {
             line.address += 1;
             return self.open(state, index, now);
         }
-        if ready_since.is_none() && !line.backoff.is_failing() {
-            ngx::log(Level::Error, &format!("redis \"{name}\" at {text} is away: {lost}"));
+        let reason = lost.to_string();
+        if ready_since.is_none() && line.away_for != reason {
+            ngx::log(Level::Error, &format!("redis \"{name}\" at {text} is away: {reason}"));
         }
+        line.away_for = reason;
         let retry_at = now + line.backoff.fail(ngx::random());
         line.retry_at = Some(retry_at);
         let retry = line.retry_in(now);
@@ -286,7 +292,7 @@ impl Pool {
         }
         line.connection.set_idle(true);
         if !ngx::exiting() {
-            line.set_timer(retry_at, now);
+            line.set_timer_before(retry_at, now);
         }
     }
 
@@ -335,6 +341,7 @@ impl Line {
             address: 0,
             backoff: Backoff::default(),
             retry_at: None,
+            away_for: String::new(),
             on_trial: false,
             expired: 0,
             timer_at: None,
@@ -352,9 +359,12 @@ impl Line {
         u32::try_from(left.div_ceil(1000)).unwrap_or(u32::MAX).max(1)
     }
 
-    fn set_timer(&mut self, at: Msec, now: Msec) {
-        self.timer_at = Some(at);
-        self.connection.timer.set(at.saturating_sub(now));
+    /// Lets the timer fire at `at`, unless it fires earlier anyway and will then be set anew.
+    fn set_timer_before(&mut self, at: Msec, now: Msec) {
+        if self.timer_at.is_none_or(|earlier| earlier > at) {
+            self.timer_at = Some(at);
+            self.connection.timer.set(at.saturating_sub(now));
+        }
     }
 
     /// When there is something to do next, if nothing happens before.

@@ -260,7 +260,7 @@ impl Conf<'_> {
         // SAFETY: cf->ctx is the context of the http block, server or location; the core module's part is always there.
         unsafe {
             let ctx = (*self.cf.as_ptr()).ctx.cast::<sys::ngx_http_conf_ctx_t>();
-            let index = (*&raw const sys::ngx_http_core_module).ctx_index;
+            let index = sys::ngx_http_core_module.ctx_index;
             Core(&mut *(*(*ctx).loc_conf.add(index)).cast())
         }
     }

@@ -72,7 +72,7 @@ static CONTEXT: ForNginx<sys::ngx_http_module_t> = ForNginx(sys::ngx_http_module
 /// This module's place in the arrays of contexts and configurations.
 pub(super) fn context_index() -> usize {
     // SAFETY: written once, while nginx reads load_module.
-    unsafe { (*&raw const ngx_http_meteorit_module).ctx_index }
+    unsafe { ngx_http_meteorit_module.ctx_index }
 }
 
 const DIRECTIVES: usize = conf::DIRECTIVES.len();
@@ -149,7 +149,7 @@ unsafe extern "C" fn create<T: Default>(cf: *mut sys::ngx_conf_t) -> *mut c_void
     // SAFETY: the configuration's pool is valid.
     unsafe {
         let Some(cleanup) = sys::ngx_pool_cleanup_add((*cf).pool, 0).as_mut() else { return ptr::null_mut() };
-        let conf = Box::into_raw(Box::new(T::default())).cast();
+        let conf = Box::into_raw(Box::<T>::default()).cast();
         cleanup.handler = Some(destroy::<T>);
         cleanup.data = conf;
         conf
@@ -235,7 +235,7 @@ unsafe extern "C" fn exit_process(cycle: *mut sys::ngx_cycle_t) {
     // SAFETY: ngx_http_cycle_get_module_main_conf (http/ngx_http_config.h); null where there is no http block. The
     // event loop has ended: nobody else holds a reference.
     unsafe {
-        let index = (*&raw const sys::ngx_http_module).index;
+        let index = sys::ngx_http_module.index;
         let ctx = (*(*cycle).conf_ctx.add(index)).cast::<sys::ngx_http_conf_ctx_t>();
         let Some(ctx) = ctx.as_ref() else { return };
         if let Some(main) = (*ctx.main_conf.add(context_index())).cast::<conf::Main>().as_ref() {

@@ -260,7 +260,7 @@ impl<'r> Request<'r> {
     fn has_error_page(&self, status: u16) -> bool {
         // SAFETY: the core module's settings of the location; error_pages is null or an array of ngx_http_err_page_t.
         unsafe {
-            let index = (*&raw const sys::ngx_http_core_module).ctx_index;
+            let index = sys::ngx_http_core_module.ctx_index;
             let core = *(*self.raw()).loc_conf.add(index);
             let Some(pages) = (*core.cast::<sys::ngx_http_core_loc_conf_t>()).error_pages.as_ref() else {
                 return false;
