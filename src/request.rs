@@ -92,11 +92,12 @@ fn encode(request: &Request, location: &Location, scratch: &mut Scratch) -> Resu
             Problem::NoResources
         }
     })?;
-    let event = scratch.tape.parse(text, &location.limits()).map_err(Problem::Event)?;
-    request.set_event(event.text());
+    scratch.tape.parse(text, &location.limits()).map_err(Problem::Event)?;
+    // The whole body, with what white space is around the object.
+    request.set_event(text);
     scratch.commands.clear();
     for template in location.commands() {
-        let encoded = template.encode(event.text(), &Evaluate(request), &mut scratch.commands);
+        let encoded = template.encode(text, &Evaluate(request), &mut scratch.commands);
         encoded.map_err(|OutOfMemory| Problem::NoResources)?;
     }
     Ok(())
