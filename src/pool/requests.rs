@@ -68,7 +68,9 @@ impl Requests {
         let Some(waiting) = self.waiting.get_mut(id) else { return };
         let Some(pending) = waiting.pending.take() else { return };
         let mut outcome = std::mem::take(&mut waiting.outcome);
-        outcome.add(Verdict::Unknown, || "Redis did not answer in time".into());
+        for _ in 0..waiting.outstanding {
+            outcome.add(Verdict::Unknown, || "Redis did not answer in time".into());
+        }
         let redis_time = now.saturating_sub(waiting.since);
         self.done.push(Done { pending, outcome, redis_time, intercept: waiting.intercept });
     }
