@@ -1,0 +1,46 @@
+# `make` lists what there is to make.
+
+# VENDORED=1 builds for the nginx source that comes with the crates, NGINX_SOURCE_DIR=DIR for the one in DIR; without either it is the
+# nginx of the distribution. INSTALL=no installs nothing. CARGO_BUILD_JOBS=N limits cargo, as always.
+CARGO_FEATURES := $(if $(filter 1,$(VENDORED)),--features vendored)
+CARGO_TARGET_DIR ?= target
+RUST_BINARIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+# What rustup installed goes before the distribution's, and need not be in the PATH.
+export PATH := $(RUST_BINARIES):$(PATH)
+
+.PHONY: help build run test install fmt-check lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@echo
+	@echo 'Variables: VENDORED=1, NGINX_SOURCE_DIR=DIR, CARGO_BUILD_JOBS=N, INSTALL=no; for run: PORT=8080, REDIS_URL=URL'
+
+build: ## the module for this machine's nginx, in target/release
+	cargo build --release --locked $(CARGO_FEATURES)
+	@version=$$(cat $(CARGO_TARGET_DIR)/release/nginx-version 2>/dev/null) || version='(version not recorded)'; \
+	echo "$(CARGO_TARGET_DIR)/release/libngx_http_meteorit_module.so: for nginx $$version, and no other version"
+
+run: ## try it out: builds, starts nginx and a private Redis, prints commands to try; Ctrl-C stops
+	@exec packaging/run.sh
+
+test: install ## everything that should be green: installs what is missing, unit tests, tests with nginx and Redis
+	cargo test --locked --no-default-features --lib
+	cargo build --locked $(CARGO_FEATURES)
+	cargo test --locked --tests --no-fail-fast $(CARGO_FEATURES)
+
+install: ## what is missing to build, run and test, from the distribution's packages
+ifneq ($(INSTALL),no)
+	@packaging/env/install-run.sh
+	@packaging/env/install-build.sh
+endif
+
+fmt-check: ## formatting
+	cargo fmt --check
+
+lint: fmt-check ## formatting and clippy, warnings are errors
+	cargo clippy --locked --all-targets $(CARGO_FEATURES) -- -D warnings
+	cargo clippy --locked --no-default-features --lib --tests -- -D warnings
+
+clean: ## removes target
+	cargo clean
