@@ -150,7 +150,7 @@ impl Connection {
     pub fn overdue_at(&self, settings: &Settings) -> Option<Msec> {
         match self.link {
             Link::Connecting { until, .. } | Link::Greeting { until, .. } => Some(until),
-            Link::Ready { .. } if self.window.in_flight() > 0 => Some(self.progress + settings.stall_timeout),
+            Link::Ready { .. } if self.window.touched() > 0 => Some(self.progress + settings.stall_timeout),
             _ => None,
         }
     }

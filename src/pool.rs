@@ -250,8 +250,8 @@ impl Pool {
         let Some(line) = lines.get_mut(index) else { return };
         let ready_since = line.connection.ready_since();
         line.connection.close();
-        while line.connection.window.in_flight() > 0 {
-            let Some(id) = line.connection.window.acknowledge() else { break };
+        while line.connection.window.in_flight() > 0 || line.expired > 0 {
+            let Some(id) = line.connection.window.give_up() else { break };
             line.expired = line.expired.saturating_sub(1);
             requests.settle(id, Verdict::Unknown, || "the connection to Redis was lost before it answered".into(), now);
         }
@@ -263,7 +263,7 @@ impl Pool {
             let level = if usual { Level::Info } else { Level::Error };
             ngx::log(level, &format!("redis \"{name}\" at {text}: connection lost: {lost}"));
             let sound = now.saturating_sub(since) >= backoff::FIRST;
-            if sound && !matches!(lost, Lost::Reopen(_) | Lost::Shutdown) {
+            if sound && !matches!(lost, Lost::Reopen(_) | Lost::Stalled(_) | Lost::Shutdown) {
                 // One that lived may have been closed for its idleness, or the server restarted: connect anew, at once
                 // if something waits, else when something does.
                 if !line.connection.window.is_empty() {
@@ -278,7 +278,7 @@ impl Pool {
             return self.open(state, index, now);
         }
         let reason = lost.to_string();
-        if ready_since.is_none() && line.away_for != reason {
+        if line.away_for != reason && !matches!(lost, Lost::Shutdown) {
             ngx::log(Level::Error, &format!("redis \"{name}\" at {text} is away: {reason}"));
         }
         line.away_for = reason;

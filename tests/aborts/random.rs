@@ -1,27 +1,24 @@
 //! Many clients that leave at random places, beside ones that do not, on a real Redis.
 
+use super::random::Random;
 use super::*;
 use std::collections::HashMap;
-
-/// splitmix64: the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) as usize % bound
-    }
-}
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 
 const THREADS: u64 = 4;
 const CLIENTS: usize = 250;
 
+/// A client that half-closes behind a part of its requests, and reads until nginx closes.
+fn half_close(port: u16, bytes: &[u8]) {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return };
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
 /// One client: some requests in one write, cut off at a random byte, of whose answers a random number is read.
 fn misbehave(port: u16, random: &mut Random, name: &str) {
-    let Ok(mut client) = Http::try_connect(port) else { return };
     let requests: Vec<Vec<u8>> = (0..1 + random.below(4))
         .map(|i| {
             let padding = "x".repeat(random.below(3000));
@@ -31,6 +28,10 @@ fn misbehave(port: u16, random: &mut Random, name: &str) {
     let bytes = requests.concat();
     let cut = random.below(bytes.len() + 1);
     let whole = if random.below(3) == 0 { bytes.len() } else { cut };
+    if random.below(5) == 0 {
+        return half_close(port, &bytes[..whole]);
+    }
+    let Ok(mut client) = Http::try_connect(port) else { return };
     if client.try_send_raw(&bytes[..whole]).is_err() {
         return;
     }
@@ -39,10 +40,9 @@ fn misbehave(port: u16, random: &mut Random, name: &str) {
             let _ = client.try_read_response();
         }
     }
-    match random.below(3) {
+    match random.below(2) {
         0 => drop(client),
-        1 => client.abort(),
-        _ => client.half_close(),
+        _ => client.abort(),
     }
 }
 
