@@ -145,7 +145,7 @@ pub fn pass(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result
         return Err("\"meteorit_pass\" conflicts with another content handler of the location".into());
     }
     core.set_our_handler();
-    let target = match text.windows(3).any(|part| part == b"://") {
+    let target = match redis::is_url(&text) {
         true => Target::Redis(redis::from_url(conf, main, &text)?),
         false => Target::Name(String::from_utf8_lossy(&text).into_owned()),
     };

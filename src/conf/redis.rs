@@ -113,8 +113,11 @@ impl Greeting {
 pub fn block(conf: &mut Conf, main: &mut Main, _: &mut Location) -> Result<(), String> {
     let [_, name] = <[_; 2]>::try_from(conf.words()).map_err(|_| String::new())?;
     let name = String::from_utf8(name).map_err(|_| "the name of a \"meteorit_redis\" must be UTF-8".to_owned())?;
-    if name.contains("://") {
-        return Err(format!("invalid name \"{name}\" of \"meteorit_redis\": a URL stands in the \"server\" inside"));
+    if is_url(name.as_bytes()) {
+        return Err(
+            "a \"meteorit_redis\" has no \":\", \"/\" or \"@\" in its name: a URL stands in the \"server\" inside"
+                .into(),
+        );
     }
     if main.redis.iter().any(|redis| redis.settings.name == name) {
         return Err(format!("duplicate \"meteorit_redis\" \"{name}\""));
@@ -123,9 +126,14 @@ pub fn block(conf: &mut Conf, main: &mut Main, _: &mut Location) -> Result<(), S
     if !conf.block(&mut |conf| draft.directive(conf)) {
         return Err(String::new());
     }
-    let settings = draft.finish(conf, name)?;
+    let settings = draft.finish(name)?;
     main.redis.push(Redis::new(settings));
     Ok(())
+}
+
+/// Whether `meteorit_pass` gives a URL, perhaps a wrong one, and not a name.
+pub fn is_url(text: &[u8]) -> bool {
+    text.iter().any(|byte| matches!(byte, b':' | b'/' | b'@'))
 }
 
 /// The Redis that `meteorit_pass URL` means, with the default of every setting. Equal URLs mean the same one.
@@ -139,8 +147,9 @@ pub fn from_url(conf: &mut Conf, main: &mut Main, url: &[u8]) -> Result<Rc<Redis
     if let Some(redis) = main.redis.iter().find(same) {
         return Ok(redis.clone());
     }
-    let draft = Draft { server: Some(server), ..Draft::default() };
-    let redis = Redis::new(draft.finish(conf, name)?);
+    let addresses = resolve(conf, &server)?;
+    let draft = Draft { server: Some((server, addresses)), ..Draft::default() };
+    let redis = Redis::new(draft.finish(name)?);
     main.redis.push(redis.clone());
     Ok(redis)
 }
@@ -148,7 +157,7 @@ pub fn from_url(conf: &mut Conf, main: &mut Main, url: &[u8]) -> Result<Rc<Redis
 /// A block while it is read.
 #[derive(Default)]
 struct Draft {
-    server: Option<Server>,
+    server: Option<(Server, Vec<Address>)>,
     password: Option<String>,
     connections: Option<usize>,
     connect_timeout: Option<Msec>,
@@ -175,7 +184,11 @@ impl Draft {
             "server" if self.server.is_some() => {
                 Err("several \"server\" directives are not supported yet: give one".into())
             }
-            "server" => set(&mut self.server, parse(value)?, &name),
+            "server" => {
+                let server = parse(value)?;
+                let addresses = resolve(conf, &server)?;
+                set(&mut self.server, (server, addresses), &name)
+            }
             "password_file" => {
                 let mut text = conf.read_file(value)?;
                 while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -203,8 +216,8 @@ impl Draft {
         }
     }
 
-    fn finish(self, conf: &mut Conf, name: String) -> Result<Settings, String> {
-        let Some(mut server) = self.server else {
+    fn finish(self, name: String) -> Result<Settings, String> {
+        let Some((mut server, addresses)) = self.server else {
             return Err(format!("no \"server\" in \"meteorit_redis\" \"{name}\""));
         };
         if self.password.is_some() {
@@ -215,10 +228,6 @@ impl Draft {
         }
         if server.username.is_some() && server.password.is_none() {
             return Err(format!("\"meteorit_redis\" \"{name}\" has a user name but no password"));
-        }
-        let addresses = conf.resolve(&server.endpoint)?;
-        if addresses.is_empty() {
-            return Err(format!("no address for \"{}\"", server.endpoint));
         }
         Ok(Settings {
             name,
@@ -235,6 +244,14 @@ impl Draft {
 
 fn parse(url: &[u8]) -> Result<Server, String> {
     url::parse(url).map_err(|error| format!("the URL of a Redis {error}"))
+}
+
+fn resolve(conf: &mut Conf, server: &Server) -> Result<Vec<Address>, String> {
+    let addresses = conf.resolve(&server.endpoint)?;
+    match addresses.is_empty() {
+        true => Err(format!("no address for \"{}\"", server.endpoint)),
+        false => Ok(addresses),
+    }
 }
 
 fn set<T>(slot: &mut Option<T>, value: T, name: &str) -> Result<(), String> {

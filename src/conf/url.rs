@@ -1,7 +1,8 @@
 //! The URL of a Redis becomes an address, a database and credentials.
 //!
 //! Parsed by the `redis` crate; what it lets pass in silence (unknown parameters, a negative database, a fragment) is an
-//! error here. An error never repeats the URL, which may hold a password.
+//! error here. An error never repeats the URL, which may hold a password; nor a part of one that has a password, which may
+//! be a part of that where a character in it should have been escaped.
 
 use std::borrow::Cow;
 
@@ -33,18 +34,35 @@ pub enum UrlError {
     NoHost,
     #[error("has no path of a socket")]
     NoPath,
-    #[error("has an unknown parameter \"{0}\"")]
-    Parameter(String),
-    #[error("has the parameter \"{0}\" twice")]
-    DuplicateParameter(String),
-    #[error("has a fragment, \"#{0}\"")]
-    Fragment(String),
-    #[error("has an invalid database number \"{0}\"")]
-    Database(String),
-    #[error("asks for protocol \"{0}\": only \"resp2\" is spoken")]
-    Protocol(String),
+    #[error("has an unknown parameter{0}")]
+    Parameter(Part),
+    #[error("has the parameter{0} twice")]
+    DuplicateParameter(Part),
+    #[error("has a fragment{0}")]
+    Fragment(Part),
+    #[error("has an invalid database number{0}")]
+    Database(Part),
+    #[error("asks for protocol{0}: only \"resp2\" is spoken")]
+    Protocol(Part),
     #[error("is invalid: {0}")]
     Invalid(String),
+}
+
+/// A part of a URL, in quotes with a blank before them; nothing where a password may be in it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Part(String);
+
+impl Part {
+    fn of(url: &str, part: &str) -> Part {
+        let secret = url.contains('@') || url.contains("pass=");
+        Part(if secret { String::new() } else { format!(" \"{part}\"") })
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Parses `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]` or `redis+unix:///PATH[?db=DB&user=USER&pass=PASSWORD]`; `unix://`,
@@ -67,21 +85,23 @@ pub fn parse(text: &[u8]) -> Result<Server, UrlError> {
         return Err(UrlError::NoHost);
     }
     let url = redis::parse_redis_url(text).ok_or_else(|| UrlError::Invalid("not a URL".into()))?;
-    if let Some(fragment) = url.fragment() {
-        return Err(UrlError::Fragment(fragment.to_owned()));
+    if unix && url.path().trim_start_matches('/').is_empty() {
+        return Err(UrlError::NoPath);
     }
-    check_parameters(url.query_pairs(), unix)?;
+    if let Some(fragment) = url.fragment() {
+        return Err(UrlError::Fragment(Part::of(text, &format!("#{fragment}"))));
+    }
+    check_parameters(text, url.query_pairs(), unix)?;
     if !unix {
         let database = url.path().trim_start_matches('/');
         if !database.is_empty() && !is_number(database) {
-            return Err(UrlError::Database(database.to_owned()));
+            return Err(UrlError::Database(Part::of(text, database)));
         }
     }
     let info = url.into_connection_info().map_err(|error| UrlError::Invalid(error.category().to_owned()))?;
     let endpoint = match info.addr() {
         ConnectionAddr::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
         ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
-        ConnectionAddr::Unix(path) if path.as_os_str().is_empty() => return Err(UrlError::NoPath),
         ConnectionAddr::Unix(path) => format!("unix:{}", path.display()),
         _ => return Err(UrlError::Scheme),
     };
@@ -89,25 +109,29 @@ pub fn parse(text: &[u8]) -> Result<Server, UrlError> {
     let database = settings.db();
     let server = Server {
         endpoint,
-        database: u32::try_from(database).map_err(|_| UrlError::Database(database.to_string()))?,
+        database: u32::try_from(database).map_err(|_| UrlError::Database(Part::of(text, &database.to_string())))?,
         username: settings.username().filter(|name| !name.is_empty()).map(str::to_owned),
         password: settings.password().filter(|password| !password.is_empty()).map(str::to_owned),
     };
     Ok(server)
 }
 
-fn check_parameters<'u>(pairs: impl Iterator<Item = (Cow<'u, str>, Cow<'u, str>)>, unix: bool) -> Result<(), UrlError> {
+fn check_parameters<'u>(
+    text: &str,
+    pairs: impl Iterator<Item = (Cow<'u, str>, Cow<'u, str>)>,
+    unix: bool,
+) -> Result<(), UrlError> {
     let mut seen: Vec<String> = Vec::new();
     for (name, value) in pairs {
         match (&*name, unix) {
             ("protocol", _) if value == "resp2" || value == "2" => {}
-            ("protocol", _) => return Err(UrlError::Protocol(value.into_owned())),
-            ("db", true) if !is_number(&value) => return Err(UrlError::Database(value.into_owned())),
+            ("protocol", _) => return Err(UrlError::Protocol(Part::of(text, &value))),
+            ("db", true) if !is_number(&value) => return Err(UrlError::Database(Part::of(text, &value))),
             ("db" | "user" | "pass", true) => {}
-            _ => return Err(UrlError::Parameter(name.into_owned())),
+            _ => return Err(UrlError::Parameter(Part::of(text, &name))),
         }
         if seen.iter().any(|known| *known == name) {
-            return Err(UrlError::DuplicateParameter(name.into_owned()));
+            return Err(UrlError::DuplicateParameter(Part::of(text, &name)));
         }
         seen.push(name.into_owned());
     }
@@ -125,6 +149,10 @@ mod tests {
     fn server(endpoint: &str, database: u32, username: Option<&str>, password: Option<&str>) -> Server {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         Server { endpoint: endpoint.into(), database, username: owned(username), password: owned(password) }
+    }
+
+    fn part(text: &str) -> Part {
+        Part(format!(" \"{text}\""))
     }
 
     #[test]
@@ -153,16 +181,18 @@ mod tests {
             (b"redis:///1", UrlError::NoHost),
             (b"redis://:6379", UrlError::NoHost),
             (b"redis://u:p@/1", UrlError::NoHost),
-            (b"redis://h/-1", UrlError::Database("-1".into())),
-            (b"redis://h/x", UrlError::Database("x".into())),
-            (b"redis://h/1/2", UrlError::Database("1/2".into())),
-            (b"redis://h/99999999999", UrlError::Database("99999999999".into())),
-            (b"redis://h/1?db=3", UrlError::Parameter("db".into())),
-            (b"redis://h?timeout=5", UrlError::Parameter("timeout".into())),
-            (b"redis+unix:///r.sock?db=-1", UrlError::Database("-1".into())),
-            (b"redis+unix:///r.sock?db=1&db=2", UrlError::DuplicateParameter("db".into())),
-            (b"redis://h?protocol=resp3", UrlError::Protocol("resp3".into())),
-            (b"redis://h/1#insecure", UrlError::Fragment("insecure".into())),
+            (b"redis://h/-1", UrlError::Database(part("-1"))),
+            (b"redis://h/x", UrlError::Database(part("x"))),
+            (b"redis://h/1/2", UrlError::Database(part("1/2"))),
+            (b"redis://h/99999999999", UrlError::Database(part("99999999999"))),
+            (b"redis://h/1?db=3", UrlError::Parameter(part("db"))),
+            (b"redis://h?timeout=5", UrlError::Parameter(part("timeout"))),
+            (b"redis+unix:///r.sock?db=-1", UrlError::Database(part("-1"))),
+            (b"redis+unix:///r.sock?db=1&db=2", UrlError::DuplicateParameter(part("db"))),
+            (b"redis+unix://", UrlError::NoPath),
+            (b"redis+unix:///?db=1", UrlError::NoPath),
+            (b"redis://h?protocol=resp3", UrlError::Protocol(part("resp3"))),
+            (b"redis://h/1#insecure", UrlError::Fragment(part("#insecure"))),
             (b"redis://\xff", UrlError::NotText),
         ] {
             assert_eq!(parse(url), Err(expected), "{}", String::from_utf8_lossy(url));
@@ -172,7 +202,17 @@ mod tests {
 
     #[test]
     fn an_error_never_repeats_a_password() {
-        for url in ["rediss://u:secret@h", "redis://u:secret@h:port", "redis://:secret@h/x", "http://u:secret@h"] {
+        for url in [
+            "rediss://u:secret@h",
+            "redis://u:secret@h:port",
+            "redis://:secret@h/x",
+            "http://u:secret@h",
+            "redis://u:1#secret@h",
+            "redis://u:1/secret@h",
+            "redis://u:1?secret@h",
+            "redis://u:1?db=secret@h",
+            "redis+unix:///s?pass=1&secret=x",
+        ] {
             let error = parse(url.as_bytes()).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
         }

@@ -43,8 +43,8 @@ pub fn module() -> &'static Path {
     MODULE.get_or_init(|| {
         let path = std::env::var_os("METEORIT_TEST_MODULE").map(PathBuf::from).unwrap_or_else(|| {
             let test = std::env::current_exe().expect("the path of this test");
-            let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps");
-            profile.join("libngx_http_meteorit_module.so")
+            // Not target/PROFILE: there `cargo build` leaves a copy, and `cargo test` an old one.
+            test.with_file_name("libngx_http_meteorit_module.so")
         });
         fs::canonicalize(&path)
             .unwrap_or_else(|error| panic!("the module {}: {error}; cargo build makes it", path.display()))
