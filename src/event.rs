@@ -19,12 +19,14 @@
 
 mod error;
 mod names;
+mod pointer;
 mod scan;
 mod tape;
 #[cfg(test)]
 mod tests;
 
 pub use error::{Error, Problem, Rule};
+pub use pointer::{Pointer, PointerError};
 pub use tape::{Elements, Event, Kind, Members, Name, Tape, Value};
 
 /// What an event may be beyond correct JSON. Its size in bytes is bounded by whoever reads the body.
