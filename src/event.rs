@@ -17,6 +17,7 @@
 //! # Ok::<(), ngx_http_meteorit_module::event::Error>(())
 //! ```
 
+mod enrich;
 mod error;
 mod names;
 mod pointer;
@@ -25,6 +26,7 @@ mod tape;
 #[cfg(test)]
 mod tests;
 
+pub use enrich::{Change, FieldName, enrich, json_string};
 pub use error::{Error, Problem, Rule};
 pub use pointer::{Pointer, PointerError};
 pub use tape::{Elements, Event, Kind, Members, Name, Tape, Value};

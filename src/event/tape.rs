@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use super::error::{Error, Fault, Rule};
 use super::names::{self, NameCheck};
@@ -96,6 +97,11 @@ impl<'a> Event<'a> {
         self.root.text()
     }
 
+    /// The whole text that was read: the object and the white space around it.
+    pub fn source(&self) -> &'a [u8] {
+        self.root.text
+    }
+
     pub fn root(&self) -> Value<'a> {
         self.root
     }
@@ -122,6 +128,12 @@ impl<'a> Value<'a> {
     /// The JSON text as it was sent, byte for byte, without white space around it; correct UTF-8.
     pub fn text(&self) -> &'a [u8] {
         self.node().span(self.text)
+    }
+
+    /// Where [`text`](Value::text) is in the event's [`source`](Event::source).
+    pub(super) fn span(&self) -> Range<usize> {
+        let node = self.node();
+        node.start as usize..node.end as usize
     }
 
     /// The characters of a string in UTF-8, borrowed when it has no escape; `None` for any other kind.
@@ -175,6 +187,8 @@ impl fmt::Debug for Value<'_> {
 #[derive(Clone, Copy)]
 pub struct Name<'a> {
     content: &'a [u8],
+    /// Offset of the quote before it.
+    start: u32,
     escaped: bool,
 }
 
@@ -182,6 +196,11 @@ impl<'a> Name<'a> {
     /// The name as it was sent, without its quotes: escapes are still escapes.
     pub fn raw(&self) -> &'a [u8] {
         self.content
+    }
+
+    /// Where its first quote is in the event's [`source`](Event::source).
+    pub(super) fn start(&self) -> usize {
+        self.start as usize
     }
 
     /// The characters of the name in UTF-8, borrowed when it has no escape.
@@ -220,7 +239,7 @@ impl<'a> Iterator for Members<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let name = self.0.next()?.node();
         let value = self.0.next()?;
-        let name = Name { content: name.content(self.0.text), escaped: name.escaped };
+        let name = Name { content: name.content(self.0.text), start: name.start, escaped: name.escaped };
         Some((name, value))
     }
 }
