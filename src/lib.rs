@@ -44,6 +44,8 @@ pub mod backoff;
 
 pub mod conf;
 
+pub mod id;
+
 #[cfg(feature = "nginx")]
 mod variables;
 
