@@ -44,6 +44,8 @@ pub mod backoff;
 
 pub mod conf;
 
+pub mod form;
+
 pub mod id;
 
 #[cfg(feature = "nginx")]
