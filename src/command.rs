@@ -5,9 +5,11 @@
 //! itself.
 
 mod commands;
+mod key;
 pub mod table;
 
 pub use commands::Commands;
+pub use key::{Charset, KeyLimit, KeyLimitError, KeyViolation, OnViolation};
 
 /// One argument of a command, its name included.
 #[derive(Debug, Clone, PartialEq, Eq)]
