@@ -6,10 +6,12 @@
 
 mod commands;
 mod key;
+mod keys;
 pub mod table;
 
 pub use commands::Commands;
 pub use key::{Charset, KeyLimit, KeyLimitError, KeyViolation, OnViolation};
+pub use keys::key_positions;
 
 /// One argument of a command, its name included.
 #[derive(Debug, Clone, PartialEq, Eq)]
