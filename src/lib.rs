@@ -44,6 +44,9 @@ pub mod backoff;
 
 pub mod conf;
 
+#[cfg(feature = "nginx")]
+mod current;
+
 pub mod form;
 
 pub mod id;

@@ -13,7 +13,7 @@ mod request;
 mod sys;
 
 pub use conf::{CommandArgs, Complex, Conf, Directive, Position, context, parse_msec, parse_size};
-pub use event::{Msec, Posted, Timer, exiting, now, random};
+pub use event::{Msec, Posted, Timer, exiting, now, random, random_seed, strftime, unix_ms};
 pub use log::{Level, log};
 pub use peer::{Address, Handler, Peer, Recv, Send};
 pub use pending::Pending;

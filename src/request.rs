@@ -3,21 +3,19 @@
 
 use std::cell::RefCell;
 
+use serde::de::IgnoredAny;
+
 use crate::body::{self, Unreadable};
-use crate::command::{Commands, Source};
-use crate::conf::Location;
-use crate::event::Tape;
-use crate::ngx::{Complex, Handled, Level, Method, OutOfMemory, Pending, Request};
+use crate::command::{Commands, Fault, Source};
+use crate::conf::{Field, Location};
+use crate::current;
+use crate::event::{self, Change, json_string};
+use crate::ngx::{Complex, Handled, Level, Method, OutOfMemory, Pending, Request, unix_ms};
 use crate::response::{Answer, Fate, Problem};
 
-/// What one event after another is read and encoded with.
-struct Scratch {
-    tape: Tape,
-    commands: Commands,
-}
-
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { tape: Tape::new(), commands: Commands::new() });
+    /// What one request after another is encoded into.
+    static COMMANDS: RefCell<Commands> = RefCell::new(Commands::new());
 }
 
 /// The content handler of a location with `meteorit_pass`.
@@ -50,20 +48,23 @@ fn is_accepted(media_type: &[u8]) -> bool {
 
 fn body_read(request: Request) {
     let location = request.location();
-    let result = SCRATCH.with_borrow_mut(|scratch| {
-        encode(&request, location, scratch)?;
-        if scratch.commands.is_empty() {
+    if let Some(note) = request.note() {
+        note.received.set(Some(unix_ms()));
+    }
+    let result = COMMANDS.with_borrow_mut(|commands| {
+        encode(&request, location, commands)?;
+        if commands.is_empty() {
             return Ok(None);
         }
         let pool = location.pool().ok_or(Problem::NoResources)?;
-        pool.admit(scratch.commands.len())?;
+        pool.admit(commands.len())?;
         Ok(Some(pool))
     });
     let answer = match result {
         Ok(Some(pool)) => match request.suspend() {
             Ok(pending) => {
-                return SCRATCH.with_borrow(|scratch| {
-                    pool.submit(pending, &scratch.commands, location.intercept_errors());
+                return COMMANDS.with_borrow(|commands| {
+                    pool.submit(pending, commands, location.intercept_errors());
                 });
             }
             Err((request, OutOfMemory)) => {
@@ -82,7 +83,7 @@ fn body_read(request: Request) {
 }
 
 /// From the body to the commands' bytes.
-fn encode(request: &Request, location: &Location, scratch: &mut Scratch) -> Result<(), Problem> {
+fn encode(request: &Request, location: &Location, commands: &mut Commands) -> Result<(), Problem> {
     let limit = location.max_event_size();
     let text = body::collect(request, limit).map_err(|unreadable| match unreadable {
         Unreadable::TooLarge => Problem::TooLarge { limit },
@@ -92,15 +93,48 @@ fn encode(request: &Request, location: &Location, scratch: &mut Scratch) -> Resu
             Problem::NoResources
         }
     })?;
-    scratch.tape.parse(text, &location.limits()).map_err(Problem::Event)?;
     // The whole body, with what white space is around the object.
-    request.set_event(text);
-    scratch.commands.clear();
+    current::set(request, text, &location.limits()).map_err(Problem::Event)?;
+    let text = enrich(request, text, location.fields())?;
+    commands.clear();
+    let limit = location.key_limit();
     for template in location.commands() {
-        let encoded = template.encode(text, &Evaluate(request), &mut scratch.commands);
-        encoded.map_err(|OutOfMemory| Problem::NoResources)?;
+        template.encode(text, &Evaluate(request), &limit, commands).map_err(|fault| match fault {
+            Fault::Source(OutOfMemory) => Problem::NoResources,
+            Fault::Key(fault) => Problem::Key(fault),
+        })?;
     }
     Ok(())
+}
+
+/// Adds the members that the location says, and lets the result be the request's event.
+fn enrich<'r>(request: &Request<'r>, text: &'r [u8], fields: &[Field]) -> Result<&'r [u8], Problem> {
+    if fields.is_empty() {
+        return Ok(text);
+    }
+    let mut values = Vec::with_capacity(fields.len());
+    for field in fields {
+        let value = request.evaluate(&field.value).map_err(|OutOfMemory| Problem::NoResources)?;
+        if field.json && !value.is_empty() && serde_json::from_slice::<IgnoredAny>(value).is_err() {
+            return Err(Problem::Field(field.text.clone()));
+        }
+        let mut encoded = Vec::new();
+        match field.json {
+            true => encoded.extend_from_slice(value),
+            false => json_string(value, &mut encoded),
+        }
+        values.push(Some(encoded).filter(|_| !value.is_empty()));
+    }
+    let changes =
+        fields.iter().zip(&values).map(|(field, value)| Change { name: &field.name, value: value.as_deref() });
+    let enriched = current::read(request, |event| {
+        let mut enriched = Vec::with_capacity(text.len() + 64);
+        event::enrich(event, changes, &mut enriched);
+        request.keep(&enriched)
+    });
+    let enriched = enriched.unwrap_or(Ok(text)).map_err(|OutOfMemory| Problem::NoResources)?;
+    current::replace(request, enriched).map_err(Problem::Event)?;
+    Ok(enriched)
 }
 
 /// nginx's variables, seen from a request.

@@ -8,6 +8,7 @@ pub use outcome::{Fate, Outcome};
 
 use serde_json::json;
 
+use crate::command::KeyFault;
 use crate::event;
 
 /// The media type of every body that is sent.
@@ -32,6 +33,10 @@ pub enum Problem {
         limit: usize,
     },
     Event(event::Error),
+    /// A command's key cannot be made of this event or request.
+    Key(KeyFault),
+    /// What `meteorit_field ... json` would add under this name is not JSON.
+    Field(String),
     /// As much as `backlog` allows waits for Redis already.
     BacklogFull,
     /// Redis is away; the next attempt to connect is `retry` seconds from now.
@@ -78,6 +83,10 @@ impl Problem {
             Problem::Event(error @ event::Error::Syntax { .. }) => (400, "not-json", "Not JSON", error.to_string()),
             Problem::Event(error @ event::Error::Rule { .. }) => {
                 (422, "invalid-event", "Invalid event", error.to_string())
+            }
+            Problem::Key(fault) => (422, "invalid-key", "Invalid key", fault.to_string()),
+            Problem::Field(name) => {
+                (422, "invalid-field", "Invalid field", format!("the value of the member \"{name}\" is not JSON"))
             }
             Problem::BacklogFull => (
                 503,

@@ -3,8 +3,10 @@
 use std::rc::Rc;
 
 use super::Main;
+use super::definition::{Definition, Definitions};
+use super::field::Field;
 use super::redis::{self, Redis};
-use crate::command::{Arg, Template, table};
+use crate::command::{KeyLimit, Template};
 use crate::event::{DuplicateNames, Limits};
 use crate::ngx::{Complex, Conf, Position, parse_size};
 use crate::pool::Pool;
@@ -18,7 +20,12 @@ const LARGEST_EVENT: usize = 256 * 1024 * 1024;
 pub struct Location {
     pass: Option<Pass>,
     /// Shared with the locations inside that have none of their own.
-    commands: Option<Rc<Vec<Template<Complex>>>>,
+    pub commands: Option<Rc<Vec<Template<Complex>>>>,
+    /// Variables that are made of the event; those of outer levels that are not defined anew come after the own ones.
+    pub definitions: Definitions,
+    event_id: Option<Rc<Complex>>,
+    fields: Option<Rc<Vec<Field>>>,
+    key_limit: Option<KeyLimit>,
     intercept_errors: Option<bool>,
     duplicate_names: Option<DuplicateNames>,
     max_depth: Option<u32>,
@@ -54,6 +61,25 @@ impl Location {
         self.commands.as_ref().map_or(&[], |commands| commands)
     }
 
+    /// What the variable at this place in [`Main::defined`] is made of here.
+    pub fn definition(&self, index: usize) -> Option<&Definition> {
+        self.definitions.iter().find(|(defined, _)| *defined == index).map(|(_, definition)| &**definition)
+    }
+
+    /// Where the event's own id comes from, if it has one.
+    pub fn event_id(&self) -> Option<&Complex> {
+        self.event_id.as_deref()
+    }
+
+    /// Members that are added to each event.
+    pub fn fields(&self) -> &[Field] {
+        self.fields.as_ref().map_or(&[], |fields| fields)
+    }
+
+    pub fn key_limit(&self) -> KeyLimit {
+        self.key_limit.clone().unwrap_or_default()
+    }
+
     pub fn intercept_errors(&self) -> bool {
         self.intercept_errors.unwrap_or(false)
     }
@@ -74,7 +100,19 @@ impl Location {
 
     /// Takes over from `outer` what is not set here, and checks what can only be checked now.
     pub fn merge(&mut self, conf: &mut Conf, main: &mut Main, outer: &Location) -> Result<(), String> {
+        if let Some(commands) = self.commands.as_mut().and_then(Rc::get_mut) {
+            let is_member = |name: &str| main.defined.iter().any(|known| known.is_member && known.name == name);
+            commands.iter_mut().for_each(|command| command.distrust(is_member));
+        }
         self.commands = self.commands.take().or_else(|| outer.commands.clone());
+        for (index, definition) in &outer.definitions {
+            if self.definition(*index).is_none() {
+                self.definitions.push((*index, definition.clone()));
+            }
+        }
+        self.fields = self.fields.take().or_else(|| outer.fields.clone());
+        self.key_limit = self.key_limit.take().or_else(|| outer.key_limit.clone());
+        self.event_id = self.event_id.take().or_else(|| outer.event_id.clone());
         self.intercept_errors = self.intercept_errors.or(outer.intercept_errors);
         self.duplicate_names = self.duplicate_names.or(outer.duplicate_names);
         self.max_depth = self.max_depth.or(outer.max_depth);
@@ -153,34 +191,30 @@ pub fn pass(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result
     Ok(())
 }
 
-/// `meteorit_command [if=VALUE] COMMAND ARG...`
-pub fn command(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
-    let words = conf.words();
-    let mut args = words.get(1..).unwrap_or_default();
-    let mut condition = None;
-    if let [first, rest @ ..] = args
-        && let Some(value) = first.strip_prefix(b"if=")
-    {
-        condition = Some(compile(conf, value)?);
-        args = rest;
+/// `meteorit_event_id VALUE`
+pub fn event_id(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let value = compile(conf, &argument(conf))?;
+    set(conf, &mut location.event_id, Some(Rc::new(value)), "a value")
+}
+
+/// `meteorit_field NAME VALUE [json]`
+pub fn field(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let field = Field::read(conf)?;
+    let fields = location.fields.get_or_insert_default();
+    if fields.iter().any(|known| known.text == field.text) {
+        return Err(format!("the member \"{}\" is added twice here", field.text));
     }
-    if args.is_empty() {
-        return Err("\"meteorit_command\" has an \"if=\" but no command".into());
-    }
-    let literals: Vec<Option<&[u8]>> = args.iter().map(|arg| Some(&**arg).filter(|arg| !arg.contains(&b'$'))).collect();
-    table::check(&literals).map_err(|error| format!("{error} in \"meteorit_command\""))?;
-    let mut parts = Vec::with_capacity(args.len());
-    for arg in args {
-        parts.push(match &**arg {
-            b"$event" | b"${event}" => Arg::Event,
-            text if text.contains(&b'$') => Arg::Value(compile(conf, text)?),
-            text => Arg::Literal(text.to_vec()),
-        });
-    }
-    let commands =
-        Rc::get_mut(location.commands.get_or_insert_default()).ok_or("internal error: commands are shared")?;
-    commands.push(Template::new(condition, parts));
+    Rc::get_mut(fields).ok_or("internal error: fields are shared")?.push(field);
     Ok(())
+}
+
+/// `meteorit_key_limit [length=NUMBER] [charset=NAME] [on_violation=reject | hash]`
+pub fn key_limit(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let words = conf.words();
+    let words: Vec<_> = words.iter().skip(1).map(|word| String::from_utf8_lossy(word)).collect();
+    let limit = KeyLimit::parse(words.iter().map(|word| &**word));
+    let limit = limit.map_err(|error| format!("{error} in \"meteorit_key_limit\" directive"))?;
+    set(conf, &mut location.key_limit, Some(limit), "")
 }
 
 /// `meteorit_intercept_errors on | off`
@@ -242,6 +276,6 @@ fn argument(conf: &Conf) -> Vec<u8> {
 }
 
 /// An empty error says that nginx has logged it.
-fn compile(conf: &mut Conf, value: &[u8]) -> Result<Complex, String> {
+pub fn compile(conf: &mut Conf, value: &[u8]) -> Result<Complex, String> {
     conf.compile(value).map_err(|()| String::new())
 }

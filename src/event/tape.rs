@@ -41,10 +41,18 @@ impl Tape {
             Ok(()) => Ok(Event { root: Value { text, nodes: &self.nodes, index: 0 } }),
             Err(fault) => {
                 let error = fault.explain(text, &self.nodes);
+                self.nodes.clear();
                 self.trim();
                 Err(error)
             }
         }
+    }
+
+    /// The event that [`parse`](Tape::parse) read last, once more, if `text` is what it read; `None` when that was no event.
+    pub fn event<'a>(&'a self, text: &'a [u8]) -> Option<Event<'a>> {
+        let root = self.nodes.first()?;
+        (root.kind == Kind::Object && root.end as usize <= text.len())
+            .then_some(Event { root: Value { text, nodes: &self.nodes, index: 0 } })
     }
 
     /// Gives back the room that only an unusually large event needed. The values of that event are gone then.

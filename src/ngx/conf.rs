@@ -22,6 +22,7 @@ pub struct Directive {
 #[repr(u32)]
 pub enum CommandArgs {
     One = sys::NGX_CONF_TAKE1,
+    TwoOrThree = sys::NGX_CONF_TAKE2 | sys::NGX_CONF_TAKE3,
     OneOrMore = sys::NGX_CONF_1MORE,
     Flag = sys::NGX_CONF_FLAG,
     NamedBlock = sys::NGX_CONF_TAKE1 | sys::NGX_CONF_BLOCK,
@@ -149,6 +150,24 @@ impl Conf<'_> {
                 _ => Err(()),
             }
         }
+    }
+
+    /// Makes `$name` a variable whose value is that of `variables::defined` for `index`; again for a name that has been
+    /// defined so before.
+    pub fn define_variable(&mut self, name: &[u8], index: usize) -> Result<(), String> {
+        let mut text = sys::ngx_str_t::view(name);
+        let flags = sys::NGX_HTTP_VAR_CHANGEABLE | sys::NGX_HTTP_VAR_NOCACHEABLE;
+        // SAFETY: nginx copies the name, and gives back a variable of the configuration, or null and an error logged.
+        let variable =
+            unsafe { sys::ngx_http_add_variable(self.cf.as_ptr(), &raw mut text, flags as sys::ngx_uint_t).as_mut() };
+        let Some(variable) = variable else { return Err(String::new()) };
+        let ours: unsafe extern "C" fn(_, _, _) -> _ = exports::get_defined;
+        if variable.get_handler.is_some_and(|handler| !std::ptr::fn_addr_eq(handler, ours)) {
+            return Err(format!("the variable \"${}\" has another meaning already", String::from_utf8_lossy(name)));
+        }
+        variable.get_handler = Some(ours);
+        variable.data = index;
+        Ok(())
     }
 
     /// Reads a block, handing each directive in it to `directive`; false when something in it was wrong, which is then

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::ptr::{self, NonNull};
 
 use super::conf::Complex;
@@ -51,6 +52,8 @@ pub struct Request<'r> {
 pub(super) struct Context {
     request: *mut sys::ngx_http_request_t,
     event: Cell<*const [u8]>,
+    serial: Cell<u64>,
+    id: Cell<*const [u8]>,
     body_ready: Cell<Option<fn(Request)>>,
     note: Note,
 }
@@ -160,17 +163,58 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// Lets `$event` be `event` from now on.
-    pub fn set_event(&self, event: &'r [u8]) {
+    /// Lets `event`, the one with this number, be what the request is about from now on.
+    pub fn set_event(&self, event: &'r [u8], serial: u64) {
         if let Some(context) = self.context() {
             context.event.set(event);
+            context.serial.set(serial);
         }
     }
 
-    /// What [`Request::set_event`] was given; empty before.
-    pub fn event(&self) -> &'r [u8] {
+    /// What [`Request::set_event`] was given; None before.
+    pub fn event(&self) -> Option<(&'r [u8], u64)> {
+        let context = self.context().filter(|context| context.serial.get() > 0)?;
         // SAFETY: set_event demands that it lives as long as the request.
-        self.context().map_or(&[], |context| unsafe { &*context.event.get() })
+        Some((unsafe { &*context.event.get() }, context.serial.get()))
+    }
+
+    /// Lets `id` be the event's id from now on.
+    pub fn set_id(&self, id: &'r [u8]) {
+        if let Some(context) = self.context() {
+            context.id.set(id);
+        }
+    }
+
+    /// What [`Request::set_id`] was given; empty before.
+    pub fn id(&self) -> &'r [u8] {
+        // SAFETY: set_id demands that it lives as long as the request.
+        self.context().map_or(&[], |context| unsafe { &*context.id.get() })
+    }
+
+    /// A copy that lives as long as the request.
+    pub fn keep(&self, bytes: &[u8]) -> Result<&'r [u8], OutOfMemory> {
+        let copy = self.allocate(bytes.len())?;
+        copy.copy_from_slice(bytes);
+        Ok(copy)
+    }
+
+    /// The client's address, as nginx has it after realip; None for a unix socket.
+    pub fn remote_addr(&self) -> Option<IpAddr> {
+        // SAFETY: a live request has a connection with an address of the family that it says.
+        unsafe {
+            let sockaddr = (*(*self.raw()).connection).sockaddr;
+            match libc::c_int::from(sockaddr.as_ref()?.sa_family) {
+                libc::AF_INET => {
+                    let address = &*sockaddr.cast::<libc::sockaddr_in>();
+                    Some(IpAddr::from(address.sin_addr.s_addr.to_ne_bytes()))
+                }
+                libc::AF_INET6 => {
+                    let address = &*sockaddr.cast::<libc::sockaddr_in6>();
+                    Some(IpAddr::from(address.sin6_addr.s6_addr))
+                }
+                _ => None,
+            }
+        }
     }
 
     /// What the access log will say of the request; None when this module has not seen it.
@@ -239,8 +283,7 @@ impl<'r> Request<'r> {
     }
 
     fn add_header(&self, name: &'static str, value: &str) -> Result<(), OutOfMemory> {
-        let copy = self.allocate(value.len())?;
-        copy.copy_from_slice(value.as_bytes());
+        let copy = self.keep(value.as_bytes())?;
         // SAFETY: a live request; an element of the list is as large as told. Zeroed first, for later versions of nginx
         // have a `next` in it that they expect to be null.
         unsafe {
@@ -313,6 +356,8 @@ impl<'r> Request<'r> {
             context.write(Context {
                 request: r,
                 event: Cell::new(&[]),
+                serial: Cell::new(0),
+                id: Cell::new(&[]),
                 body_ready: Cell::new(None),
                 note: Note::default(),
             });
