@@ -38,7 +38,7 @@ fn its_first_configuration_takes_an_event() {
     assert_eq!(redis.len("events"), 1);
     let keys: Vec<String> = redis.ask(&["KEYS", "visits:*"]);
     assert_eq!(keys.len(), 1);
-    assert_eq!(redis.ask::<i64>(&["HGET", &keys[0], "/events"]), 1);
+    assert_eq!(redis.ask::<i64>(&["HGET", &keys[0], "/home"]), 1);
     assert!(redis.ask::<i64>(&["TTL", &keys[0]]) > 2_600_000);
 }
 
