@@ -9,6 +9,8 @@ mod field;
 #[cfg(feature = "nginx")]
 mod location;
 #[cfg(feature = "nginx")]
+mod methods;
+#[cfg(feature = "nginx")]
 pub mod redis;
 pub mod url;
 
@@ -64,6 +66,8 @@ pub const DIRECTIVES: &[Directive] = &[
     setting(c"meteorit_set", CommandArgs::TwoOrThree, definition::set),
     setting(c"meteorit_time", CommandArgs::TwoOrThree, definition::time),
     setting(c"meteorit_hash", CommandArgs::OneOrMore, definition::hash),
+    setting(c"meteorit_methods", CommandArgs::OneOrMore, location::methods),
+    setting(c"meteorit_response", CommandArgs::One, location::response),
     setting(c"meteorit_field", CommandArgs::TwoOrThree, location::field),
     setting(c"meteorit_key_limit", CommandArgs::OneOrMore, location::key_limit),
     setting(c"meteorit_event_id", CommandArgs::One, location::event_id),

@@ -99,13 +99,13 @@ impl Pool {
     }
 
     /// Takes an admitted request, which waits here until each of its commands has its verdict.
-    pub fn submit(&self, pending: Pending, commands: &Commands, intercept: bool) {
+    pub fn submit(&self, pending: Pending, commands: &Commands) {
         let mut state = self.state.borrow_mut();
         let State { lines, requests, current, flush, .. } = &mut *state;
         let Some(line) = lines.get_mut(*current) else { return };
         let now = ngx::now();
         let deadline = now + self.settings.timeout;
-        let id = requests.insert(pending, commands.count(), intercept, now, deadline);
+        let id = requests.insert(pending, commands.count(), now, deadline);
         if line.connection.window.is_empty() {
             line.connection.set_idle(false);
         }
@@ -319,7 +319,7 @@ impl Pool {
             state.requests.take_done()
         };
         for done in done.drain(..) {
-            request::finish(done.pending, Problem::Redis(done.outcome), done.redis_time, done.intercept);
+            request::finish(done.pending, Problem::Redis(done.outcome), done.redis_time);
         }
         self.state.borrow_mut().requests.reuse(done);
     }

@@ -10,21 +10,30 @@ use crate::command::{Commands, Fault, Source};
 use crate::conf::{Field, Location};
 use crate::current;
 use crate::event::{self, Change, json_string};
+use crate::form::Form;
 use crate::ngx::{Complex, Handled, Level, Method, OutOfMemory, Pending, Request, unix_ms};
-use crate::response::{Answer, Fate, Problem};
+use crate::response::{Answer, Fate, Outcome, Problem};
 
 thread_local! {
     /// What one request after another is encoded into.
     static COMMANDS: RefCell<Commands> = RefCell::new(Commands::new());
 }
 
+/// What an event is made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Json,
+    Form,
+    Query,
+}
+
 /// The content handler of a location with `meteorit_pass`.
 pub fn handle(request: Request) -> Handled {
     let location = request.location();
     let limit = location.max_event_size();
-    let problem = if request.method() == Method::Other {
-        Problem::MethodNotAllowed
-    } else if !request.content_type().is_none_or(is_accepted) {
+    let problem = if !location.methods().has(request.method()) {
+        Problem::MethodNotAllowed { allow: location.methods().list() }
+    } else if origin(&request).is_none() {
         Problem::UnsupportedMediaType
     } else if request.content_length().is_some_and(|length| length > limit as u64) {
         Problem::TooLarge { limit }
@@ -35,15 +44,27 @@ pub fn handle(request: Request) -> Handled {
     request.answer_without_body(&answer, location.intercept_errors())
 }
 
-/// application/json, anything +json, text/plain; parameters do not matter.
-fn is_accepted(media_type: &[u8]) -> bool {
+/// By method and media type, whose parameters do not matter; None for a type that is not taken.
+fn origin(request: &Request) -> Option<Origin> {
+    if matches!(request.method(), Method::Get | Method::Head) {
+        return Some(Origin::Query);
+    }
+    let media_type = request.content_type().unwrap_or_default();
     let end = media_type.iter().position(|byte| *byte == b';').unwrap_or(media_type.len());
     let media_type = media_type.get(..end).unwrap_or_default().trim_ascii();
+    let is = |name: &str| media_type.eq_ignore_ascii_case(name.as_bytes());
     let suffix = media_type.len().checked_sub(5).and_then(|at| media_type.get(at..));
-    media_type.is_empty()
-        || media_type.eq_ignore_ascii_case(b"application/json")
-        || media_type.eq_ignore_ascii_case(b"text/plain")
+    if media_type.is_empty()
+        || is("application/json")
+        || is("text/plain")
         || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
+    {
+        Some(Origin::Json)
+    } else if is("application/x-www-form-urlencoded") {
+        Some(Origin::Form)
+    } else {
+        None
+    }
 }
 
 fn body_read(request: Request) {
@@ -62,29 +83,26 @@ fn body_read(request: Request) {
     });
     let answer = match result {
         Ok(Some(pool)) => match request.suspend() {
-            Ok(pending) => {
-                return COMMANDS.with_borrow(|commands| {
-                    pool.submit(pending, commands, location.intercept_errors());
-                });
-            }
+            Ok(pending) => return COMMANDS.with_borrow(|commands| pool.submit(pending, commands)),
             Err((request, OutOfMemory)) => {
                 let answer = tell(&request, &Problem::NoResources);
                 return request.answer(&answer, location.intercept_errors());
             }
         },
         // Every command's if= said no.
-        Ok(None) => {
-            note(&request, Fate::Stored);
-            Answer::no_content()
-        }
+        Ok(None) => tell(&request, &Problem::Redis(Outcome::default())),
         Err(problem) => tell(&request, &problem),
     };
     request.answer(&answer, location.intercept_errors());
 }
 
-/// From the body to the commands' bytes.
-fn encode(request: &Request, location: &Location, commands: &mut Commands) -> Result<(), Problem> {
+/// The event's text: the body as it is, or what a form or the query string says, as JSON.
+fn event_text<'r>(request: &Request<'r>, location: &Location) -> Result<&'r [u8], Problem> {
     let limit = location.max_event_size();
+    let origin = origin(request).unwrap_or(Origin::Json);
+    if origin == Origin::Query {
+        return form_text(request, origin, request.args(), location);
+    }
     let text = body::collect(request, limit).map_err(|unreadable| match unreadable {
         Unreadable::TooLarge => Problem::TooLarge { limit },
         Unreadable::OutOfMemory => Problem::NoResources,
@@ -93,6 +111,35 @@ fn encode(request: &Request, location: &Location, commands: &mut Commands) -> Re
             Problem::NoResources
         }
     })?;
+    match origin {
+        Origin::Form => form_text(request, origin, text, location),
+        _ => Ok(text),
+    }
+}
+
+fn form_text<'r>(request: &Request<'r>, origin: Origin, text: &[u8], location: &Location) -> Result<&'r [u8], Problem> {
+    thread_local! {
+        static FORM: RefCell<(Form, Vec<u8>)> = RefCell::default();
+    }
+    FORM.with_borrow_mut(|(form, json)| {
+        let max_members = location.limits().max_members;
+        json.clear();
+        match origin {
+            Origin::Form => form.body(text, max_members, json),
+            _ => form.query(text, max_members, json),
+        }
+        .map_err(Problem::Form)?;
+        let limit = location.max_event_size();
+        if json.len() > limit {
+            return Err(Problem::TooLarge { limit });
+        }
+        request.keep(json).map_err(|OutOfMemory| Problem::NoResources)
+    })
+}
+
+/// From the body to the commands' bytes.
+fn encode(request: &Request, location: &Location, commands: &mut Commands) -> Result<(), Problem> {
+    let text = event_text(request, location)?;
     // The whole body, with what white space is around the object.
     current::set(request, text, &location.limits()).map_err(Problem::Event)?;
     let text = enrich(request, text, location.fields())?;
@@ -149,27 +196,24 @@ impl Source<Complex> for Evaluate<'_, '_> {
 }
 
 /// Answers a request that waited.
-pub fn finish(pending: Pending, problem: Problem, redis_time: u64, intercept: bool) {
+pub fn finish(pending: Pending, problem: Problem, redis_time: u64) {
     pending.answer(|request| {
         if let Some(note) = request.note() {
             note.redis_time.set(Some(redis_time));
         }
-        (tell(request, &problem), intercept)
+        (tell(request, &problem), request.location().intercept_errors())
     });
 }
 
 /// Takes note of what becomes of the request, and makes the answer that says it.
 fn tell(request: &Request, problem: &Problem) -> Answer {
-    note(request, problem.fate());
-    let answer = problem.answer();
-    if let (400..500, Some(body)) = (answer.status, &answer.body) {
-        request.log(Level::Info, &format!("meteorit: event not taken: {body}"));
-    }
-    answer
-}
-
-fn note(request: &Request, fate: Fate) {
+    let fate = problem.fate();
     if let Some(note) = request.note() {
         note.fate.set(Some(fate));
     }
+    let answer = problem.answer();
+    if let (Fate::Rejected, Some(body)) = (fate, &answer.body) {
+        request.log(Level::Info, &format!("meteorit: event not taken: {}", String::from_utf8_lossy(&body.bytes)));
+    }
+    answer.styled(request.location().style())
 }

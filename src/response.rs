@@ -6,28 +6,52 @@ mod outcome;
 
 pub use outcome::{Fate, Outcome};
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 use crate::command::KeyFault;
 use crate::event;
-
-/// The media type of every body that is sent.
-pub const PROBLEM_JSON: &str = "application/problem+json";
+use crate::form::FormError;
 
 /// What goes back to the client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
-    /// Of type [`PROBLEM_JSON`]; None only with 204.
-    pub body: Option<String>,
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// None only with 204.
+    pub body: Option<Body>,
 }
+
+/// A body and its media type.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Body {
+    pub media_type: &'static str,
+    pub bytes: Cow<'static, [u8]>,
+}
+
+/// What `meteorit_response` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// No body but that of an error.
+    None,
+    /// A picture of one transparent pixel, whatever became of the event: the status alone tells.
+    Pixel,
+}
+
+/// GIF89a: one pixel, transparent.
+const PIXEL: &[u8] =
+    b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
 
 /// Why a request failed.
 #[derive(Debug)]
 pub enum Problem {
-    MethodNotAllowed,
+    /// `allow` lists those that are.
+    MethodNotAllowed {
+        allow: &'static str,
+    },
     UnsupportedMediaType,
+    Form(FormError),
     /// Larger than `limit` bytes.
     TooLarge {
         limit: usize,
@@ -53,6 +77,18 @@ impl Answer {
     pub fn no_content() -> Answer {
         Answer { status: 204, headers: Vec::new(), body: None }
     }
+
+    /// The same answer in that style.
+    pub fn styled(mut self, style: Style) -> Answer {
+        if style == Style::Pixel {
+            if self.status == 204 {
+                self.status = 200;
+            }
+            self.headers.push(("Cache-Control", "no-cache, no-store, must-revalidate".into()));
+            self.body = Some(Body { media_type: "image/gif", bytes: PIXEL.into() });
+        }
+        self
+    }
 }
 
 impl Problem {
@@ -68,14 +104,19 @@ impl Problem {
     /// The answer that tells the client.
     pub fn answer(&self) -> Answer {
         let (status, kind, title, detail) = match self {
-            Problem::MethodNotAllowed => {
-                (405, "method-not-allowed", "Method not allowed", "an event is sent by POST or PUT".to_owned())
+            Problem::MethodNotAllowed { allow } => {
+                (405, "method-not-allowed", "Method not allowed", format!("an event is sent here by {allow}"))
             }
+            Problem::Form(error @ FormError::TooManyMembers { .. }) => {
+                (422, "invalid-event", "Invalid event", error.to_string())
+            }
+            Problem::Form(error) => (400, "not-a-form", "Not a form", error.to_string()),
             Problem::UnsupportedMediaType => (
                 415,
                 "unsupported-media-type",
                 "Unsupported media type",
-                "an event is application/json, another type that ends in +json, text/plain, or has no type".to_owned(),
+                "an event is application/json, another type that ends in +json, text/plain, a form, or has no type"
+                    .to_owned(),
             ),
             Problem::TooLarge { limit } => {
                 (413, "event-too-large", "Event too large", format!("an event has at most {limit} bytes"))
@@ -126,12 +167,13 @@ impl Problem {
             json!(detail)
         );
         let headers = match (self, status) {
-            (_, 405) => vec![("Allow", "POST, PUT".to_owned())],
-            (Problem::Away { retry }, _) => vec![("Retry-After", retry.to_string())],
-            (Problem::Redis(outcome), 503) => vec![("Retry-After", outcome.retry_after().to_string())],
-            (_, 503) => vec![("Retry-After", "1".to_owned())],
+            (Problem::MethodNotAllowed { allow }, _) => vec![("Allow", (*allow).into())],
+            (Problem::Away { retry }, _) => vec![("Retry-After", retry.to_string().into())],
+            (Problem::Redis(outcome), 503) => vec![("Retry-After", outcome.retry_after().to_string().into())],
+            (_, 503) => vec![("Retry-After", "1".into())],
             _ => Vec::new(),
         };
+        let body = Body { media_type: "application/problem+json", bytes: body.into_bytes().into() };
         Answer { status, headers, body: Some(body) }
     }
 }
@@ -144,7 +186,7 @@ mod tests {
     use serde_json::Value;
 
     fn body(answer: &Answer) -> Value {
-        serde_json::from_str(answer.body.as_deref().unwrap()).unwrap()
+        serde_json::from_slice(&answer.body.as_ref().unwrap().bytes).unwrap()
     }
 
     fn event_error(text: &[u8]) -> Answer {
@@ -169,9 +211,19 @@ mod tests {
 
     #[test]
     fn headers_go_with_their_status() {
-        assert_eq!(Problem::MethodNotAllowed.answer().headers, [("Allow", "POST, PUT".to_owned())]);
-        assert_eq!(Problem::Away { retry: 7 }.answer().headers, [("Retry-After", "7".to_owned())]);
-        assert_eq!(Problem::BacklogFull.answer().headers, [("Retry-After", "1".to_owned())]);
+        assert_eq!(Problem::MethodNotAllowed { allow: "POST, PUT" }.answer().headers, [("Allow", "POST, PUT".into())]);
+        assert_eq!(Problem::Away { retry: 7 }.answer().headers, [("Retry-After", "7".into())]);
+        assert_eq!(Problem::BacklogFull.answer().headers, [("Retry-After", "1".into())]);
+    }
+
+    #[test]
+    fn a_pixel_keeps_the_status_and_is_not_cached() {
+        let answer = Answer::no_content().styled(Style::Pixel);
+        assert_eq!((answer.status, answer.body.as_ref().unwrap().bytes.len()), (200, PIXEL.len()));
+        let answer = Problem::Away { retry: 7 }.answer().styled(Style::Pixel);
+        assert_eq!((answer.status, answer.body.unwrap().media_type), (503, "image/gif"));
+        let names: Vec<&str> = answer.headers.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["Retry-After", "Cache-Control"]);
     }
 
     #[test]
@@ -195,6 +247,6 @@ mod tests {
             assert_eq!(answer(verdicts).status, status, "{verdicts:?}");
         }
         assert!(answer(&[Stored]).body.is_none());
-        assert_eq!(answer(&[Unavailable]).headers, [("Retry-After", "1".to_owned())]);
+        assert_eq!(answer(&[Unavailable]).headers, [("Retry-After", "1".into())]);
     }
 }

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use super::Main;
 use super::definition::{Definition, Definitions};
 use super::field::Field;
+use super::methods::Methods;
 use super::redis::{self, Redis};
 use crate::command::{KeyLimit, Template};
 use crate::event::{DuplicateNames, Limits};
 use crate::ngx::{Complex, Conf, Position, parse_size};
 use crate::pool::Pool;
+use crate::response::Style;
 
 /// The largest `meteorit_max_event_size`, in bytes: a span on the tape has 32 bits, and Redis takes bulk strings of at
 /// most 512 MB (`proto-max-bulk-len`).
@@ -26,6 +28,8 @@ pub struct Location {
     event_id: Option<Rc<Complex>>,
     fields: Option<Rc<Vec<Field>>>,
     key_limit: Option<KeyLimit>,
+    methods: Option<Methods>,
+    style: Option<Style>,
     intercept_errors: Option<bool>,
     duplicate_names: Option<DuplicateNames>,
     max_depth: Option<u32>,
@@ -80,6 +84,14 @@ impl Location {
         self.key_limit.clone().unwrap_or_default()
     }
 
+    pub fn methods(&self) -> Methods {
+        self.methods.unwrap_or_default()
+    }
+
+    pub fn style(&self) -> Style {
+        self.style.unwrap_or(Style::None)
+    }
+
     pub fn intercept_errors(&self) -> bool {
         self.intercept_errors.unwrap_or(false)
     }
@@ -113,6 +125,8 @@ impl Location {
         self.fields = self.fields.take().or_else(|| outer.fields.clone());
         self.key_limit = self.key_limit.take().or_else(|| outer.key_limit.clone());
         self.event_id = self.event_id.take().or_else(|| outer.event_id.clone());
+        self.methods = self.methods.or(outer.methods);
+        self.style = self.style.or(outer.style);
         self.intercept_errors = self.intercept_errors.or(outer.intercept_errors);
         self.duplicate_names = self.duplicate_names.or(outer.duplicate_names);
         self.max_depth = self.max_depth.or(outer.max_depth);
@@ -215,6 +229,18 @@ pub fn key_limit(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Resu
     let limit = KeyLimit::parse(words.iter().map(|word| &**word));
     let limit = limit.map_err(|error| format!("{error} in \"meteorit_key_limit\" directive"))?;
     set(conf, &mut location.key_limit, Some(limit), "")
+}
+
+/// `meteorit_methods METHOD...`
+pub fn methods(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let words = conf.words();
+    let methods = Methods::parse(words.get(1..).unwrap_or_default())?;
+    set(conf, &mut location.methods, Some(methods), "")
+}
+
+/// `meteorit_response none | pixel`
+pub fn response(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    choose(conf, &mut location.style, &[("none", Style::None), ("pixel", Style::Pixel)])
 }
 
 /// `meteorit_intercept_errors on | off`

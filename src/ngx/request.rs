@@ -22,6 +22,8 @@ pub struct Handled(pub(super) sys::ngx_int_t);
 /// The request methods that this module tells apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Method {
+    Get,
+    Head,
     Post,
     Put,
     Other,
@@ -79,10 +81,18 @@ impl<'r> Request<'r> {
     pub fn method(&self) -> Method {
         // SAFETY: a live request.
         match unsafe { (*self.raw()).method } as u32 {
+            sys::NGX_HTTP_GET => Method::Get,
+            sys::NGX_HTTP_HEAD => Method::Head,
             sys::NGX_HTTP_POST => Method::Post,
             sys::NGX_HTTP_PUT => Method::Put,
             _ => Method::Other,
         }
+    }
+
+    /// The query string, as sent.
+    pub fn args(&self) -> &'r [u8] {
+        // SAFETY: a live request; its line is in its header buffer.
+        unsafe { (*self.raw()).args.bytes() }
     }
 
     /// The value of the Content-Type header.
@@ -262,8 +272,8 @@ impl<'r> Request<'r> {
                 // Only a 204 comes without a body, and nginx knows that it has none.
                 return sys::ngx_http_send_header(r);
             };
+            let (media_type, body) = (body.media_type, &*body.bytes);
             (*r).headers_out.content_length_n = body.len() as sys::off_t;
-            let media_type = crate::response::PROBLEM_JSON;
             (*r).headers_out.content_type = sys::ngx_str_t::view(media_type.as_bytes());
             (*r).headers_out.content_type_len = media_type.len();
             (*r).headers_out.content_type_lowcase = ptr::null_mut();

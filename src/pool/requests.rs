@@ -20,7 +20,6 @@ struct Waiting {
     outcome: Outcome,
     /// Commands without a verdict.
     outstanding: usize,
-    intercept: bool,
     since: Msec,
     deadline: Msec,
 }
@@ -30,15 +29,14 @@ pub struct Done {
     pub pending: Pending,
     pub outcome: Outcome,
     pub redis_time: Msec,
-    pub intercept: bool,
 }
 
 impl Requests {
     /// Takes a request of `commands` commands, at least one; gives its number.
-    pub fn insert(&mut self, pending: Pending, commands: usize, intercept: bool, now: Msec, deadline: Msec) -> usize {
+    pub fn insert(&mut self, pending: Pending, commands: usize, now: Msec, deadline: Msec) -> usize {
         let outcome = Outcome::default();
         let pending = Some(pending);
-        self.waiting.insert(Waiting { pending, outcome, outstanding: commands, intercept, since: now, deadline })
+        self.waiting.insert(Waiting { pending, outcome, outstanding: commands, since: now, deadline })
     }
 
     /// One of the request's commands has its verdict; with the last one the request is done.
@@ -54,12 +52,7 @@ impl Requests {
         if let Some(waiting) = self.waiting.try_remove(id)
             && let Some(pending) = waiting.pending
         {
-            self.done.push(Done {
-                pending,
-                outcome: waiting.outcome,
-                redis_time: now.saturating_sub(waiting.since),
-                intercept: waiting.intercept,
-            });
+            self.done.push(Done { pending, outcome: waiting.outcome, redis_time: now.saturating_sub(waiting.since) });
         }
     }
 
@@ -72,7 +65,7 @@ impl Requests {
             outcome.add(Verdict::Unknown, || "Redis did not answer in time".into());
         }
         let redis_time = now.saturating_sub(waiting.since);
-        self.done.push(Done { pending, outcome, redis_time, intercept: waiting.intercept });
+        self.done.push(Done { pending, outcome, redis_time });
     }
 
     /// Lets the answer, if it becomes a 503, say to come again in `seconds`.
