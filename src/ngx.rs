@@ -11,6 +11,7 @@ mod peer;
 mod pending;
 mod request;
 mod sys;
+mod values;
 
 pub use conf::{CommandArgs, Complex, Conf, Directive, Position, context, parse_msec, parse_size};
 pub use event::{Msec, Posted, Timer, exiting, now, random, random_seed, strftime, unix_ms};

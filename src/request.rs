@@ -142,6 +142,7 @@ fn encode(request: &Request, location: &Location, commands: &mut Commands) -> Re
     let text = event_text(request, location)?;
     // The whole body, with what white space is around the object.
     current::set(request, text, &location.limits()).map_err(Problem::Event)?;
+    request.forget_values();
     let text = enrich(request, text, location.fields())?;
     commands.clear();
     let limit = location.key_limit();
@@ -181,6 +182,7 @@ fn enrich<'r>(request: &Request<'r>, text: &'r [u8], fields: &[Field]) -> Result
     });
     let enriched = enriched.unwrap_or(Ok(text)).map_err(|OutOfMemory| Problem::NoResources)?;
     current::replace(request, enriched).map_err(Problem::Event)?;
+    request.forget_values();
     Ok(enriched)
 }
 
