@@ -67,6 +67,8 @@ pub const DIRECTIVES: &[Directive] = &[
     setting(c"meteorit_time", CommandArgs::TwoOrThree, definition::time),
     setting(c"meteorit_hash", CommandArgs::OneOrMore, definition::hash),
     setting(c"meteorit_methods", CommandArgs::OneOrMore, location::methods),
+    setting(c"meteorit_batch", CommandArgs::OneOrTwo, location::batch),
+    setting(c"meteorit_max_body_size", CommandArgs::One, location::max_body_size),
     setting(c"meteorit_response", CommandArgs::One, location::response),
     setting(c"meteorit_field", CommandArgs::TwoOrThree, location::field),
     setting(c"meteorit_key_limit", CommandArgs::OneOrMore, location::key_limit),

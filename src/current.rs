@@ -22,19 +22,26 @@ thread_local! {
 /// Bounds for what has been validated before.
 const ANYTHING: Limits = Limits { max_depth: u32::MAX, max_members: u32::MAX, duplicate_names: DuplicateNames::Allow };
 
-/// Scans `text`, and makes it the event that the request is about.
+/// Scans `text`, and makes it the event that the request is about; it has no id yet.
 pub fn set<'r>(request: &Request<'r>, text: &'r [u8], limits: &Limits) -> Result<(), Error> {
+    request.set_id(&[]);
+    scan(request, text, limits)
+}
+
+/// As [`set`], for a text that was made here from an event that has been validated, whose id it keeps.
+pub fn replace<'r>(request: &Request<'r>, text: &'r [u8]) -> Result<(), Error> {
+    scan(request, text, &ANYTHING)
+}
+
+fn scan<'r>(request: &Request<'r>, text: &'r [u8], limits: &Limits) -> Result<(), Error> {
     CURRENT.with_borrow_mut(|current| {
         current.serial += 1;
         current.tape.parse(text, limits)?;
         request.set_event(text, current.serial);
         Ok(())
-    })
-}
-
-/// As [`set`], for a text that was made here from an event that has been validated.
-pub fn replace<'r>(request: &Request<'r>, text: &'r [u8]) -> Result<(), Error> {
-    set(request, text, &ANYTHING)
+    })?;
+    request.forget_values();
+    Ok(())
 }
 
 /// Reads the event that the request is about; None when there is none.

@@ -21,12 +21,13 @@ mod enrich;
 mod error;
 mod names;
 mod pointer;
-mod scan;
+pub(crate) mod scan;
 mod tape;
 #[cfg(test)]
 mod tests;
 
 pub use enrich::{Change, FieldName, enrich, json_string};
+pub(crate) use error::Fault;
 pub use error::{Error, Problem, Rule};
 pub use pointer::{Pointer, PointerError};
 pub use tape::{Elements, Event, Kind, Members, Name, Tape, Value};

@@ -22,6 +22,10 @@ mod request;
 #[cfg(feature = "nginx")]
 mod body;
 
+pub mod inflate;
+
+pub mod batch;
+
 pub mod event;
 
 pub mod command;

@@ -3,13 +3,16 @@
 //! Errors are problem details (RFC 9457). This step sends nothing; it says what to send.
 
 mod outcome;
+mod report;
 
 pub use outcome::{Fate, Outcome};
+pub use report::{Error, Report};
 
 use std::borrow::Cow;
 
 use serde_json::json;
 
+use crate::batch;
 use crate::command::KeyFault;
 use crate::event;
 use crate::form::FormError;
@@ -33,8 +36,10 @@ pub struct Body {
 /// What `meteorit_response` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// No body but that of an error.
+    /// No body where all is well.
     None,
+    /// A JSON object that says what was accepted.
+    Json,
     /// A picture of one transparent pixel, whatever became of the event: the status alone tells.
     Pixel,
 }
@@ -68,6 +73,10 @@ pub enum Problem {
         retry: u32,
     },
     Redis(Outcome),
+    /// What became of a batch.
+    Batch(Box<Report>),
+    /// A body that is no batch.
+    NoBatch(batch::Error),
     /// nginx lacks memory, or cannot read back its temporary file.
     NoResources,
 }
@@ -78,8 +87,17 @@ impl Answer {
         Answer { status: 204, headers: Vec::new(), body: None }
     }
 
-    /// The same answer in that style.
+    /// A JSON object of these members.
+    pub fn json(status: u16, members: &str) -> Answer {
+        let bytes = format!("{{{members}}}").into_bytes().into();
+        Answer { status, headers: Vec::new(), body: Some(Body { media_type: "application/json", bytes }) }
+    }
+
+    /// The same answer in that style; a 200 is one where all is well.
     pub fn styled(mut self, style: Style) -> Answer {
+        if style == Style::None && self.status == 200 {
+            return Answer::no_content();
+        }
         if style == Style::Pixel {
             if self.status == 204 {
                 self.status = 200;
@@ -96,9 +114,18 @@ impl Problem {
     pub fn fate(&self) -> Fate {
         match self {
             Problem::Redis(outcome) => outcome.fate(),
+            Problem::Batch(report) => report.fate(),
             Problem::BacklogFull | Problem::Away { .. } | Problem::NoResources => Fate::Unavailable,
             _ => Fate::Rejected,
         }
+    }
+
+    /// The status, and what is wrong in one sentence.
+    pub fn words(&self) -> (u16, String) {
+        let answer = self.answer();
+        let body = answer.body.map(|body| body.bytes).unwrap_or_default();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        (answer.status, body["detail"].as_str().unwrap_or_default().to_owned())
     }
 
     /// The answer that tells the client.
@@ -124,6 +151,21 @@ impl Problem {
             Problem::Event(error @ event::Error::Syntax { .. }) => (400, "not-json", "Not JSON", error.to_string()),
             Problem::Event(error @ event::Error::Rule { .. }) => {
                 (422, "invalid-event", "Invalid event", error.to_string())
+            }
+            Problem::NoBatch(batch::Error::Syntax(error)) => return Problem::Event(error.clone()).answer(),
+            Problem::NoBatch(error @ batch::Error::TooMany { .. }) => {
+                (413, "batch-too-large", "Batch too large", error.to_string())
+            }
+            Problem::NoBatch(error) => (422, "invalid-batch", "Invalid batch", error.to_string()),
+            Problem::Batch(report) => {
+                let (kind, title) = match report.status() {
+                    status @ (200 | 207) => return Answer::json(status, &report.members()),
+                    503 => ("unavailable", "Temporarily unavailable"),
+                    504 => ("outcome-unknown", "Outcome unknown"),
+                    502 => ("refused-by-redis", "Refused by Redis"),
+                    _ => ("invalid-batch", "Invalid batch"),
+                };
+                (report.status(), kind, title, report.detail())
             }
             Problem::Key(fault) => (422, "invalid-key", "Invalid key", fault.to_string()),
             Problem::Field(name) => {
@@ -160,6 +202,7 @@ impl Problem {
                 format!(r#","line":{line},"column":{column}"#)
             }
             Problem::Event(event::Error::Rule { pointer, .. }) => format!(r#","pointer":{}"#, json!(pointer)),
+            Problem::Batch(report) => format!(",{}", report.members()),
             _ => String::new(),
         };
         let body = format!(
@@ -170,6 +213,7 @@ impl Problem {
             (Problem::MethodNotAllowed { allow }, _) => vec![("Allow", (*allow).into())],
             (Problem::Away { retry }, _) => vec![("Retry-After", retry.to_string().into())],
             (Problem::Redis(outcome), 503) => vec![("Retry-After", outcome.retry_after().to_string().into())],
+            (Problem::Batch(report), 503) => vec![("Retry-After", report.retry_after().to_string().into())],
             (_, 503) => vec![("Retry-After", "1".into())],
             _ => Vec::new(),
         };

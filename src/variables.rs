@@ -73,7 +73,7 @@ pub fn defined<'r>(request: &Request<'r>, index: usize) -> Text<'r> {
 }
 
 /// The event's id, made when it is first asked for: a UUIDv7, or what `meteorit_event_id` says.
-fn id<'r>(request: &Request<'r>) -> Text<'r> {
+pub fn id<'r>(request: &Request<'r>) -> Text<'r> {
     if request.event().is_none() {
         return Ok(None);
     }

@@ -54,6 +54,12 @@ impl Commands {
         self.ends.shrink_to(RETAINED_ENDS);
     }
 
+    /// Forgets all commands but the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.ends.truncate(count);
+        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
+    }
+
     /// Adds what `write` appends to the first vector as one command; if it appends nothing or fails, none. The second is
     /// room to work in.
     pub(super) fn append<E>(

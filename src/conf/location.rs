@@ -10,7 +10,7 @@ use super::redis::{self, Redis};
 use crate::command::{KeyLimit, Template};
 use crate::event::{DuplicateNames, Limits};
 use crate::ngx::{Complex, Conf, Position, parse_size};
-use crate::pool::Pool;
+use crate::request::batch::Mode;
 use crate::response::Style;
 
 /// The largest `meteorit_max_event_size`, in bytes: a span on the tape has 32 bits, and Redis takes bulk strings of at
@@ -30,6 +30,9 @@ pub struct Location {
     key_limit: Option<KeyLimit>,
     methods: Option<Methods>,
     style: Option<Style>,
+    /// None inside is `off`.
+    batch: Option<Option<Mode>>,
+    max_body_size: Option<usize>,
     intercept_errors: Option<bool>,
     duplicate_names: Option<DuplicateNames>,
     max_depth: Option<u32>,
@@ -52,10 +55,10 @@ enum Target {
 }
 
 impl Location {
-    /// The pool that events go to; None where there is no `meteorit_pass`.
-    pub fn pool(&self) -> Option<&Pool> {
+    /// The Redis that events go to; None where there is no `meteorit_pass`.
+    pub fn redis(&self) -> Option<&Rc<Redis>> {
         match &self.pass {
-            Some(Pass { target: Target::Redis(redis), .. }) => Some(redis.pool()),
+            Some(Pass { target: Target::Redis(redis), .. }) => Some(redis),
             _ => None,
         }
     }
@@ -96,6 +99,19 @@ impl Location {
         self.intercept_errors.unwrap_or(false)
     }
 
+    /// None when batches are off.
+    pub fn batch(&self) -> Option<Mode> {
+        self.batch.flatten()
+    }
+
+    /// The largest body, decoded, in bytes: that of one event, or what a batch may have.
+    pub fn max_body_size(&self) -> usize {
+        match self.batch() {
+            None => self.max_event_size(),
+            Some(_) => self.max_body_size.unwrap_or(LARGEST_EVENT),
+        }
+    }
+
     /// In bytes.
     pub fn max_event_size(&self) -> usize {
         self.max_event_size.unwrap_or(64 * 1024)
@@ -127,6 +143,8 @@ impl Location {
         self.event_id = self.event_id.take().or_else(|| outer.event_id.clone());
         self.methods = self.methods.or(outer.methods);
         self.style = self.style.or(outer.style);
+        self.batch = self.batch.or(outer.batch);
+        self.max_body_size = self.max_body_size.or(outer.max_body_size);
         self.intercept_errors = self.intercept_errors.or(outer.intercept_errors);
         self.duplicate_names = self.duplicate_names.or(outer.duplicate_names);
         self.max_depth = self.max_depth.or(outer.max_depth);
@@ -168,10 +186,9 @@ impl Location {
         if self.commands().is_empty() {
             return Err(format!("\"meteorit_pass\" without a \"meteorit_command\" in {position}"));
         }
-        let largest = match usize::try_from(core.max_body()) {
-            Ok(max_body @ 1..) => self.max_event_size().min(max_body),
-            _ => self.max_event_size(),
-        };
+        let max_body = usize::try_from(core.max_body()).ok().filter(|size| *size > 0);
+        self.max_body_size.get_or_insert(max_body.unwrap_or(LARGEST_EVENT));
+        let largest = max_body.map_or(self.max_body_size(), |size| size.min(self.max_body_size()));
         let buffer = core.body_buffer();
         if buffer < largest {
             conf.warn_elsewhere(&format!(
@@ -238,9 +255,33 @@ pub fn methods(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result
     set(conf, &mut location.methods, Some(methods), "")
 }
 
-/// `meteorit_response none | pixel`
+/// `meteorit_response none | json | pixel`
 pub fn response(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
-    choose(conf, &mut location.style, &[("none", Style::None), ("pixel", Style::Pixel)])
+    let choices = [("none", Style::None), ("json", Style::Json), ("pixel", Style::Pixel)];
+    choose(conf, &mut location.style, &choices)
+}
+
+/// `meteorit_batch off | all | partial [max=NUMBER]`
+pub fn batch(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let words = conf.words();
+    let max = match words.get(2) {
+        None => Some(1000),
+        Some(text) => text
+            .strip_prefix(b"max=")
+            .and_then(|number| std::str::from_utf8(number).ok()?.parse().ok())
+            .filter(|max| (1..=1_000_000).contains(max)),
+    };
+    let max = max
+        .ok_or("invalid parameter in \"meteorit_batch\" directive: expected \"max=\" and a number from 1 to 1000000")?;
+    let on = |partial| Some(Mode { partial, max });
+    choose(conf, &mut location.batch, &[("off", None), ("all", on(false)), ("partial", on(true))])
+}
+
+/// `meteorit_max_body_size SIZE`
+pub fn max_body_size(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let value = argument(conf);
+    let size = parse_size(&value).filter(|size| (2..=LARGEST_EVENT).contains(size));
+    set(conf, &mut location.max_body_size, size, "a size from 2 bytes to 256m")
 }
 
 /// `meteorit_intercept_errors on | off`

@@ -446,6 +446,8 @@ fn of_allowed_duplicates_the_last_is_found_and_all_are_listed() {
     let event = tape.parse(br#"{"a":1,"b":2,"\u0061":[3]}"#, &limits).expect("an event");
     assert_eq!(event.member(b"a").map(|value| value.text()), Some(&b"[3]"[..]));
     assert_eq!(event.root().members().count(), 3);
+    let shadowed: Vec<_> = event.root().members().map(|(name, _)| name.is_shadowed()).collect();
+    assert_eq!(shadowed, [true, false, false]);
 }
 
 #[test]

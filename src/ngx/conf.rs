@@ -22,6 +22,7 @@ pub struct Directive {
 #[repr(u32)]
 pub enum CommandArgs {
     One = sys::NGX_CONF_TAKE1,
+    OneOrTwo = sys::NGX_CONF_TAKE1 | sys::NGX_CONF_TAKE2,
     TwoOrThree = sys::NGX_CONF_TAKE2 | sys::NGX_CONF_TAKE3,
     OneOrMore = sys::NGX_CONF_1MORE,
     Flag = sys::NGX_CONF_FLAG,

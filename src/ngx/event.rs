@@ -170,14 +170,24 @@ impl Posted {
         Posted(Handle::new(owner, run))
     }
 
-    /// Posts the event; posting it twice is posting it once.
+    /// Posts the event to the end of this iteration; posting it twice is posting it once.
     pub fn post(&self) {
+        self.post_to(&raw mut sys::ngx_posted_events);
+    }
+
+    /// Posts the event to the next iteration, after what has happened meanwhile. It does not keep a worker that is on its
+    /// way out from exiting.
+    pub fn post_next(&self) {
+        self.post_to(&raw mut sys::ngx_posted_next_events);
+    }
+
+    fn post_to(&self, queue: *mut sys::ngx_queue_t) {
         let event = self.0.event();
         // SAFETY: ngx_post_event (event/ngx_event_posted.h); the event is in no queue unless `posted` says so.
         unsafe {
             if (*event).posted() == 0 {
                 (*event).set_posted(1);
-                sys::queue_insert_tail(&raw mut sys::ngx_posted_events, &raw mut (*event).queue);
+                sys::queue_insert_tail(queue, &raw mut (*event).queue);
             }
         }
     }

@@ -56,6 +56,7 @@ pub(super) struct Context {
     event: Cell<*const [u8]>,
     serial: Cell<u64>,
     id: Cell<*const [u8]>,
+    body: Cell<*const [u8]>,
     body_ready: Cell<Option<fn(Request)>>,
     note: Note,
 }
@@ -199,6 +200,19 @@ impl<'r> Request<'r> {
     pub fn id(&self) -> &'r [u8] {
         // SAFETY: set_id demands that it lives as long as the request.
         self.context().map_or(&[], |context| unsafe { &*context.id.get() })
+    }
+
+    /// Remembers the decoded body of a batch.
+    pub fn set_body(&self, body: &'r [u8]) {
+        if let Some(context) = self.context() {
+            context.body.set(body);
+        }
+    }
+
+    /// What [`Request::set_body`] was given; empty before.
+    pub fn decoded_body(&self) -> &'r [u8] {
+        // SAFETY: set_body demands that it lives as long as the request.
+        self.context().map_or(&[], |context| unsafe { &*context.body.get() })
     }
 
     /// A copy that lives as long as the request.
@@ -368,6 +382,7 @@ impl<'r> Request<'r> {
                 event: Cell::new(&[]),
                 serial: Cell::new(0),
                 id: Cell::new(&[]),
+                body: Cell::new(&[]),
                 body_ready: Cell::new(None),
                 note: Note::default(),
             });

@@ -197,7 +197,11 @@ impl Http {
 
     /// FIN; responses can still be read.
     pub fn half_close(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("an open connection");
+        match self.stream.shutdown(Shutdown::Write) {
+            // nginx may have reset it meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {}
+            done => done.expect("an open connection"),
+        }
     }
 
     /// RST, and the connection is gone.

@@ -18,6 +18,7 @@ const LAST: u32 = 32_000;
 
 impl Port {
     pub fn lease() -> Port {
+        super::system::block_sigchld();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let dir = std::env::temp_dir().join(format!("meteorit-test-ports-{}", system::user_id()));
         std::fs::create_dir_all(&dir).expect("a directory for the port leases");

@@ -107,3 +107,14 @@ fn set_option<T>(fd: &impl AsFd, name: i32, value: &T) -> io::Result<()> {
 fn check(result: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// A signal that a thread blocks never interrupts what it waits for.
+pub fn block_sigchld() {
+    // SAFETY: the set is initialised before it is used, and belongs to this call.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
+}

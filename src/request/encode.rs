@@ -1,0 +1,74 @@
+//! From an event to the bytes of its commands: validated, enriched, its variables evaluated.
+
+use serde::de::IgnoredAny;
+
+use crate::command::{Commands, Fault, Source};
+use crate::conf::{Field, Location};
+use crate::current;
+use crate::event::{self, Change, json_string};
+use crate::ngx::{Complex, OutOfMemory, Request};
+use crate::response::Problem;
+
+/// Appends the commands of the event with this text; gives how many there are. On an error none are appended.
+pub fn encode<'r>(
+    request: &Request<'r>,
+    location: &Location,
+    text: &'r [u8],
+    commands: &mut Commands,
+) -> Result<u32, Problem> {
+    current::set(request, text, &location.limits()).map_err(Problem::Event)?;
+    let text = enrich(request, text, location.fields())?;
+    let limit = location.key_limit();
+    let before = commands.count();
+    for template in location.commands() {
+        if let Err(fault) = template.encode(text, &Evaluate(request), &limit, commands) {
+            commands.truncate(before);
+            return Err(match fault {
+                Fault::Source(OutOfMemory) => Problem::NoResources,
+                Fault::Key(fault) => Problem::Key(fault),
+            });
+        }
+    }
+    Ok((commands.count() - before) as u32)
+}
+
+/// Adds the members that the location says, and lets the result be the request's event.
+fn enrich<'r>(request: &Request<'r>, text: &'r [u8], fields: &[Field]) -> Result<&'r [u8], Problem> {
+    if fields.is_empty() {
+        return Ok(text);
+    }
+    let mut values = Vec::with_capacity(fields.len());
+    for field in fields {
+        let value = request.evaluate(&field.value).map_err(|OutOfMemory| Problem::NoResources)?;
+        if field.json && !value.is_empty() && serde_json::from_slice::<IgnoredAny>(value).is_err() {
+            return Err(Problem::Field(field.text.clone()));
+        }
+        let mut encoded = Vec::new();
+        match field.json {
+            true => encoded.extend_from_slice(value),
+            false => json_string(value, &mut encoded),
+        }
+        values.push(Some(encoded).filter(|_| !value.is_empty()));
+    }
+    let changes =
+        fields.iter().zip(&values).map(|(field, value)| Change { name: &field.name, value: value.as_deref() });
+    let enriched = current::read(request, |event| {
+        let mut enriched = Vec::with_capacity(text.len() + 64);
+        event::enrich(event, changes, &mut enriched);
+        request.keep(&enriched)
+    });
+    let enriched = enriched.unwrap_or(Ok(text)).map_err(|OutOfMemory| Problem::NoResources)?;
+    current::replace(request, enriched).map_err(Problem::Event)?;
+    Ok(enriched)
+}
+
+/// nginx's variables, seen from a request.
+struct Evaluate<'a, 'r>(&'a Request<'r>);
+
+impl Source<Complex> for Evaluate<'_, '_> {
+    type Error = OutOfMemory;
+
+    fn value(&self, value: &Complex) -> Result<&[u8], OutOfMemory> {
+        self.0.evaluate(value)
+    }
+}
