@@ -27,6 +27,8 @@ pub fn handle(request: Request) -> Handled {
         Problem::MethodNotAllowed { allow: location.methods().list() }
     } else if !origin(&request).is_some_and(|origin| origin != Origin::Lines || location.batch().is_some()) {
         Problem::UnsupportedMediaType
+    } else if let Err(unknown) = intake::coding(&request) {
+        Problem::Coding(unknown)
     } else if request.content_length().is_some_and(|length| length > limit as u64) {
         Problem::TooLarge { limit }
     } else {

@@ -16,6 +16,7 @@ use crate::batch;
 use crate::command::KeyFault;
 use crate::event;
 use crate::form::FormError;
+use crate::inflate::{Coding, InflateError, UnknownCoding};
 
 /// What goes back to the client.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +57,9 @@ pub enum Problem {
         allow: &'static str,
     },
     UnsupportedMediaType,
+    Coding(UnknownCoding),
+    /// A body that is not what its Content-Encoding says.
+    Encoded(InflateError),
     Form(FormError),
     /// Larger than `limit` bytes.
     TooLarge {
@@ -134,6 +138,8 @@ impl Problem {
             Problem::MethodNotAllowed { allow } => {
                 (405, "method-not-allowed", "Method not allowed", format!("an event is sent here by {allow}"))
             }
+            Problem::Coding(error) => (415, "unsupported-coding", "Unsupported content coding", error.to_string()),
+            Problem::Encoded(error) => (400, "broken-coding", "Broken content coding", error.to_string()),
             Problem::Form(error @ FormError::TooManyMembers { .. }) => {
                 (422, "invalid-event", "Invalid event", error.to_string())
             }
@@ -211,6 +217,7 @@ impl Problem {
         );
         let headers = match (self, status) {
             (Problem::MethodNotAllowed { allow }, _) => vec![("Allow", (*allow).into())],
+            (Problem::Coding(_), _) => vec![("Accept-Encoding", Coding::ACCEPTED.into())],
             (Problem::Away { retry }, _) => vec![("Retry-After", retry.to_string().into())],
             (Problem::Redis(outcome), 503) => vec![("Retry-After", outcome.retry_after().to_string().into())],
             (Problem::Batch(report), 503) => vec![("Retry-After", report.retry_after().to_string().into())],

@@ -102,6 +102,33 @@ impl<'r> Request<'r> {
         unsafe { (*self.raw()).headers_in.content_type.as_ref().map(|header| header.value.bytes()) }
     }
 
+    /// The values of a header, in lines as sent; `name` in lower case.
+    pub fn header(&self, name: &str) -> impl Iterator<Item = &'r [u8]> {
+        // SAFETY: a live request; its headers are a list of parts, each an array of elements.
+        let mut part = unsafe { &raw const (*self.raw()).headers_in.headers.part };
+        let mut index = 0;
+        let next = move || {
+            // SAFETY: as above.
+            unsafe {
+                let current = part.as_ref()?;
+                if index < current.nelts {
+                    index += 1;
+                    return Some(&*current.elts.cast::<sys::ngx_table_elt_t>().add(index - 1));
+                }
+                part = current.next;
+                index = 0;
+                let next = part.as_ref().filter(|part| part.nelts > 0)?;
+                index = 1;
+                Some(&*next.elts.cast::<sys::ngx_table_elt_t>())
+            }
+        };
+        // SAFETY: as above.
+        let named =
+            move |header: &&sys::ngx_table_elt_t| unsafe { header.key.bytes() }.eq_ignore_ascii_case(name.as_bytes());
+        // SAFETY: as above.
+        std::iter::from_fn(next).filter(named).map(|header| unsafe { header.value.bytes() })
+    }
+
     /// The body's length as the client announced it, in bytes; None when it did not.
     pub fn content_length(&self) -> Option<u64> {
         // SAFETY: a live request.

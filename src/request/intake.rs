@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use crate::body::{self, Unreadable};
 use crate::conf::Location;
 use crate::form::Form;
+use crate::inflate::{Coding, InflateError, UnknownCoding, inflate};
 use crate::ngx::{Level, Method, OutOfMemory, Request};
 use crate::response::Problem;
 
@@ -58,10 +59,28 @@ pub fn event_text<'r>(request: &Request<'r>, location: &Location) -> Result<&'r 
             Problem::NoResources
         }
     })?;
+    let text = decoded(request, text, limit)?;
     match origin {
         Origin::Form => form_text(request, origin, text, location),
         _ => Ok(text),
     }
+}
+
+/// How the body is encoded; several codings are refused like an unknown one.
+pub fn coding(request: &Request) -> Result<Option<Coding>, UnknownCoding> {
+    let mut lines = request.header("content-encoding");
+    let first = lines.next().map_or(Ok(None), Coding::parse)?;
+    lines.next().map_or(Ok(first), |_| Err(UnknownCoding))
+}
+
+fn decoded<'r>(request: &Request<'r>, text: &'r [u8], limit: usize) -> Result<&'r [u8], Problem> {
+    let Some(coding) = coding(request).map_err(Problem::Coding)? else { return Ok(text) };
+    let mut bytes = Vec::new();
+    inflate(coding, text, limit, &mut bytes).map_err(|error| match error {
+        InflateError::TooLarge { limit } => Problem::TooLarge { limit },
+        broken => Problem::Encoded(broken),
+    })?;
+    request.keep(&bytes).map_err(|OutOfMemory| Problem::NoResources)
 }
 
 fn form_text<'r>(request: &Request<'r>, origin: Origin, text: &[u8], location: &Location) -> Result<&'r [u8], Problem> {
