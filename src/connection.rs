@@ -175,7 +175,9 @@ impl Connection {
                 if let Link::Connecting { peer, until } = std::mem::replace(&mut self.link, Link::Closed) {
                     self.link = Link::Greeting { peer, until, sent: 0, answered: 0 };
                 }
-                self.writable(greeting, now)
+                self.writable(greeting, now)?;
+                // What the server said at once may have come with the connection itself: no later event tells of it.
+                self.readable(greeting, now, &mut |_, _| {})
             }
             Link::Greeting { peer, sent, .. } => {
                 while let Some(rest @ [_, ..]) = greeting.bytes().get(*sent..) {

@@ -28,6 +28,9 @@ pub mod batch;
 
 pub mod event;
 
+#[cfg(feature = "schema")]
+pub mod schema;
+
 pub mod command;
 
 #[cfg(feature = "nginx")]

@@ -183,8 +183,10 @@ impl Pool {
     fn writable(&self, index: usize) {
         self.with(|pool, state, now| {
             let Some(line) = state.lines.get_mut(index) else { return };
-            if let Err(lost) = line.connection.writable(&pool.settings.greeting, now) {
-                pool.lost(state, index, lost, now);
+            match line.connection.writable(&pool.settings.greeting, now) {
+                Ok(Progress::Ready) => pool.ready(state, index, now),
+                Ok(Progress::None) => {}
+                Err(lost) => pool.lost(state, index, lost, now),
             }
         });
     }
