@@ -12,6 +12,8 @@ mod location;
 mod methods;
 #[cfg(feature = "nginx")]
 pub mod redis;
+#[cfg(all(feature = "nginx", feature = "schema"))]
+pub mod schema;
 pub mod url;
 
 #[cfg(feature = "nginx")]
@@ -66,6 +68,12 @@ pub const DIRECTIVES: &[Directive] = &[
     setting(c"meteorit_set", CommandArgs::TwoOrThree, definition::set),
     setting(c"meteorit_time", CommandArgs::TwoOrThree, definition::time),
     setting(c"meteorit_hash", CommandArgs::OneOrMore, definition::hash),
+    #[cfg(feature = "schema")]
+    setting(c"meteorit_schema", CommandArgs::One, schema::schema),
+    #[cfg(feature = "schema")]
+    setting(c"meteorit_schema_by", CommandArgs::NamedBlock, schema::schema_by),
+    #[cfg(feature = "schema")]
+    setting(c"meteorit_schema_dry_run", CommandArgs::Flag, location::schema_dry_run),
     setting(c"meteorit_methods", CommandArgs::OneOrMore, location::methods),
     setting(c"meteorit_batch", CommandArgs::OneOrTwo, location::batch),
     setting(c"meteorit_max_body_size", CommandArgs::One, location::max_body_size),

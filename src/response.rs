@@ -17,6 +17,8 @@ use crate::command::KeyFault;
 use crate::event;
 use crate::form::FormError;
 use crate::inflate::{Coding, InflateError, UnknownCoding};
+#[cfg(feature = "schema")]
+use crate::schema::Violation;
 
 /// What goes back to the client.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub enum Problem {
         limit: usize,
     },
     Event(event::Error),
+    #[cfg(feature = "schema")]
+    Schema(Vec<Violation>),
     /// A command's key cannot be made of this event or request.
     Key(KeyFault),
     /// What `meteorit_field ... json` would add under this name is not JSON.
@@ -158,6 +162,11 @@ impl Problem {
             Problem::Event(error @ event::Error::Rule { .. }) => {
                 (422, "invalid-event", "Invalid event", error.to_string())
             }
+            #[cfg(feature = "schema")]
+            Problem::Schema(violations) => {
+                let first = violations.first().map_or("", |first| &first.detail);
+                (422, "schema", "Event does not fit its schema", first.to_owned())
+            }
             Problem::NoBatch(batch::Error::Syntax(error)) => return Problem::Event(error.clone()).answer(),
             Problem::NoBatch(error @ batch::Error::TooMany { .. }) => {
                 (413, "batch-too-large", "Batch too large", error.to_string())
@@ -209,6 +218,12 @@ impl Problem {
             }
             Problem::Event(event::Error::Rule { pointer, .. }) => format!(r#","pointer":{}"#, json!(pointer)),
             Problem::Batch(report) => format!(",{}", report.members()),
+            #[cfg(feature = "schema")]
+            Problem::Schema(violations) => {
+                let error = |it: &Violation| json!({"pointer": it.pointer, "detail": it.detail}).to_string();
+                let errors: Vec<String> = violations.iter().map(error).collect();
+                format!(r#","errors":[{}]"#, errors.join(","))
+            }
             _ => String::new(),
         };
         let body = format!(

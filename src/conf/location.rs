@@ -28,6 +28,10 @@ pub struct Location {
     event_id: Option<Rc<Complex>>,
     fields: Option<Rc<Vec<Field>>>,
     key_limit: Option<KeyLimit>,
+    #[cfg(feature = "schema")]
+    pub schema: Option<Rc<super::schema::Choice>>,
+    #[cfg(feature = "schema")]
+    schema_dry_run: Option<bool>,
     methods: Option<Methods>,
     style: Option<Style>,
     /// None inside is `off`.
@@ -87,6 +91,12 @@ impl Location {
         self.key_limit.clone().unwrap_or_default()
     }
 
+    /// Whether an event that does not fit its schema is taken nonetheless.
+    #[cfg(feature = "schema")]
+    pub fn schema_dry_run(&self) -> bool {
+        self.schema_dry_run.unwrap_or(false)
+    }
+
     pub fn methods(&self) -> Methods {
         self.methods.unwrap_or_default()
     }
@@ -139,6 +149,11 @@ impl Location {
             }
         }
         self.fields = self.fields.take().or_else(|| outer.fields.clone());
+        #[cfg(feature = "schema")]
+        {
+            self.schema = self.schema.take().or_else(|| outer.schema.clone());
+            self.schema_dry_run = self.schema_dry_run.or(outer.schema_dry_run);
+        }
         self.key_limit = self.key_limit.take().or_else(|| outer.key_limit.clone());
         self.event_id = self.event_id.take().or_else(|| outer.event_id.clone());
         self.methods = self.methods.or(outer.methods);
@@ -246,6 +261,12 @@ pub fn key_limit(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Resu
     let limit = KeyLimit::parse(words.iter().map(|word| &**word));
     let limit = limit.map_err(|error| format!("{error} in \"meteorit_key_limit\" directive"))?;
     set(conf, &mut location.key_limit, Some(limit), "")
+}
+
+/// `meteorit_schema_dry_run on | off`
+#[cfg(feature = "schema")]
+pub fn schema_dry_run(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    choose(conf, &mut location.schema_dry_run, &[("on", true), ("off", false)])
 }
 
 /// `meteorit_methods METHOD...`

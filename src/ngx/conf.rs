@@ -1,7 +1,9 @@
 //! Reading the configuration: directives, their arguments, complex values, addresses, and errors with file and line.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::marker::PhantomData;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::ptr::NonNull;
 
 use super::peer::Address;
@@ -26,6 +28,7 @@ pub enum CommandArgs {
     TwoOrThree = sys::NGX_CONF_TAKE2 | sys::NGX_CONF_TAKE3,
     OneOrMore = sys::NGX_CONF_1MORE,
     Flag = sys::NGX_CONF_FLAG,
+    /// A name or a value, and a block.
     NamedBlock = sys::NGX_CONF_TAKE1 | sys::NGX_CONF_BLOCK,
 }
 
@@ -214,18 +217,23 @@ impl Conf<'_> {
         }
     }
 
-    /// The whole text of a file, its path taken from the folder of the configuration.
-    pub fn read_file(&mut self, path: &[u8]) -> Result<Vec<u8>, String> {
+    /// The whole path of a file that is named as from the folder of the configuration.
+    pub fn full_path(&mut self, path: &[u8]) -> Result<PathBuf, String> {
         let mut name = sys::ngx_str_t::view(path);
         // SAFETY: a relative name is replaced by one made in the pool; the given one is only read.
-        let path = unsafe {
+        unsafe {
             let cf = self.cf.as_ptr();
             if sys::ngx_conf_full_name((*cf).cycle, &raw mut name, 1) != sys::OK {
                 return Err("out of memory".into());
             }
-            String::from_utf8_lossy(name.bytes()).into_owned()
-        };
-        std::fs::read(&path).map_err(|e| format!("cannot read \"{path}\": {e}"))
+            Ok(PathBuf::from(OsStr::from_bytes(name.bytes())))
+        }
+    }
+
+    /// The whole text of a file, see [`Conf::full_path`].
+    pub fn read_file(&mut self, path: &[u8]) -> Result<Vec<u8>, String> {
+        let path = self.full_path(path)?;
+        std::fs::read(&path).map_err(|e| format!("cannot read \"{}\": {e}", path.display()))
     }
 
     /// The addresses of `endpoint`, written as nginx does: `host:port`, `[v6]:port`, `unix:path`. Names are resolved

@@ -126,6 +126,8 @@ impl Batch {
     fn refuse(&mut self, index: u32, problem: Problem) {
         let pointer = match &problem {
             Problem::Event(event::Error::Rule { pointer, .. }) => pointer.clone(),
+            #[cfg(feature = "schema")]
+            Problem::Schema(violations) => violations.first().map(|first| first.pointer.clone()).unwrap_or_default(),
             _ => String::new(),
         };
         let (status, detail) = problem.words();

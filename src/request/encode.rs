@@ -8,6 +8,8 @@ use crate::current;
 use crate::event::{self, Change, json_string};
 use crate::ngx::{Complex, OutOfMemory, Request};
 use crate::response::Problem;
+#[cfg(feature = "schema")]
+use crate::{conf::schema::Rule, ngx::Level, schema::Violation};
 
 /// Appends the commands of the event with this text; gives how many there are. On an error none are appended.
 pub fn encode<'r>(
@@ -17,6 +19,8 @@ pub fn encode<'r>(
     commands: &mut Commands,
 ) -> Result<u32, Problem> {
     current::set(request, text, &location.limits()).map_err(Problem::Event)?;
+    #[cfg(feature = "schema")]
+    validate(request, location)?;
     let text = enrich(request, text, location.fields())?;
     let limit = location.key_limit();
     let before = commands.count();
@@ -31,6 +35,38 @@ pub fn encode<'r>(
     }
     Ok((commands.count() - before) as u32)
 }
+
+/// Holds what the client sent against the location's schema.
+#[cfg(feature = "schema")]
+fn validate(request: &Request, location: &Location) -> Result<(), Problem> {
+    let Some(choice) = &location.schema else { return Ok(()) };
+    let violations = match choice.rule(request).map_err(|OutOfMemory| Problem::NoResources)? {
+        Rule::Accept => return Ok(()),
+        Rule::Reject => {
+            vec![Violation { pointer: String::new(), detail: "no schema is known for such an event".into() }]
+        }
+        Rule::Schema(schema) => {
+            let found = current::read(request, |event| match schema.is_valid(event) {
+                true => Vec::new(),
+                false => schema.violations(event, VIOLATIONS),
+            });
+            found.unwrap_or_default()
+        }
+    };
+    if violations.is_empty() {
+        return Ok(());
+    }
+    if location.schema_dry_run() {
+        let first = violations.first().map(|first| format!("{} at \"{}\"", first.detail, first.pointer));
+        request.log(Level::Info, &format!("meteorit: schema, dry run: {}", first.unwrap_or_default()));
+        return Ok(());
+    }
+    Err(Problem::Schema(violations))
+}
+
+/// How many violations of a schema an answer lists.
+#[cfg(feature = "schema")]
+const VIOLATIONS: usize = 20;
 
 /// Adds the members that the location says, and lets the result be the request's event.
 fn enrich<'r>(request: &Request<'r>, text: &'r [u8], fields: &[Field]) -> Result<&'r [u8], Problem> {
