@@ -44,9 +44,7 @@ fn tenants_have_streams_of_their_own_and_cannot_pretend() {
     let redis = Redis::start();
     let nginx = example("tenants.conf", &redis);
     let mut http = Http::connect(nginx.port());
-    let mut send = |key: &str, event: &str| {
-        http.call(&Request::post("/events", event).header("X-Api-Key", key)).status
-    };
+    let mut send = |key: &str, event: &str| http.call(&Request::post("/events", event).header("X-Api-Key", key)).status;
     assert_eq!(send("demo-key", r#"{"id":"7","tenant":"other"}"#), 204);
     assert_eq!(send("other-key", r#"{"n":[]}"#), 204);
     assert_eq!(send("nobody", "{}"), 401);

@@ -77,7 +77,8 @@ fn its_reference_names_every_variable() {
 #[test]
 fn the_defaults_that_it_gives_are_accepted() {
     let text = readme();
-    let defaults = text.lines().filter_map(|line| line.trim().strip_prefix("Default: ")).filter(|text| text.ends_with(';'));
+    let defaults =
+        text.lines().filter_map(|line| line.trim().strip_prefix("Default: ")).filter(|text| text.ends_with(';'));
     let (settings, in_block): (Vec<&str>, Vec<&str>) = defaults.partition(|text| text.starts_with("meteorit_"));
     assert!(settings.len() >= 5 && in_block.len() >= 5);
     let conf = format!(

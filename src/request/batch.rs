@@ -14,7 +14,7 @@ use crate::conf::redis::Redis;
 use crate::event;
 use crate::ngx::{OutOfMemory, Pending, Posted, Request, Timer};
 use crate::pool::Work;
-use crate::response::{Error, Problem, Report};
+use crate::response::{Error, Problem, Report, Words};
 use crate::variables;
 
 /// How many events are worked on before other requests have their turn.
@@ -62,7 +62,7 @@ pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
     let split = match Split::begin(text, form, mode.max) {
         Ok(split) => split,
         Err(error) => {
-            let answer = tell(&request, &Problem::NoBatch(error));
+            let answer = tell(&request, &Problem::from(error));
             return request.answer(&answer, location.intercept_errors());
         }
     };
@@ -130,7 +130,7 @@ impl Batch {
             Problem::Schema(violations) => violations.first().map(|first| first.pointer.clone()).unwrap_or_default(),
             _ => String::new(),
         };
-        let (status, detail) = problem.words();
+        let Words { status, detail, .. } = problem.words();
         self.report.refuse(Error { index, status, pointer, detail });
     }
 
