@@ -121,15 +121,13 @@ impl<V> Template<V> {
         Self { condition, parts }
     }
 
-    /// Lets the variables whose names `is_member` knows be trusted as members of the event, in the command's keys.
-    pub fn distrust(&mut self, is_member: impl Fn(&str) -> bool) {
+    /// Decides anew how far the variables in the command's keys are trusted, by their names.
+    pub fn judge(&mut self, trust_in: impl Fn(&str) -> Trust) {
         for part in &mut self.parts {
             let Part::Key(parts) = part else { continue };
             for part in parts {
-                if let KeyPart::Value { name, trust, .. } = part
-                    && is_member(name)
-                {
-                    *trust = Trust::Event;
+                if let KeyPart::Value { name, trust, .. } = part {
+                    *trust = trust_in(name);
                 }
             }
         }
@@ -353,7 +351,7 @@ mod tests {
         assert_eq!(encode(&bare, b""), Err(Fault::Key(KeyFault::Empty)));
         let mut configured = key(vec![part(0, Trust::Configured)]);
         assert_eq!(encode(&configured, b"{a} b"), Ok(b"*2\r\n$4\r\nINCR\r\n$5\r\n{a} b\r\n".to_vec()));
-        configured.distrust(|name| name == "v");
+        configured.judge(|_| Trust::Event);
         assert_eq!(encode(&configured, b""), Err(Fault::Key(KeyFault::EmptyMember)));
     }
 }

@@ -17,7 +17,6 @@ pub mod schema;
 pub mod url;
 
 #[cfg(feature = "nginx")]
-pub use field::Field;
 #[cfg(feature = "nginx")]
 pub use location::Location;
 

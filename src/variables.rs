@@ -16,6 +16,8 @@ pub struct Note {
     pub fate: Cell<Option<Fate>>,
     /// From queued to answered, in milliseconds.
     pub redis_time: Cell<Option<Msec>>,
+    /// The event's id is being made, and what it is made of asks for it.
+    making_id: Cell<bool>,
     /// When the body had been read, in milliseconds since 1970.
     pub received: Cell<Option<u64>>,
 }
@@ -78,14 +80,12 @@ pub fn id<'r>(request: &Request<'r>) -> Text<'r> {
         return Ok(None);
     }
     if request.id().is_empty() {
-        let own = match request.location().event_id() {
-            Some(value) => request.evaluate(value)?,
-            None => &[],
-        };
-        // Evaluating may have asked for the id itself, which then has been made.
-        if request.id().is_empty() {
-            request.set_id(if own.is_empty() { new_id(request)? } else { own });
-        }
+        let Some(note) = request.note().filter(|note| !note.making_id.get()) else { return Ok(Some(&[])) };
+        note.making_id.set(true);
+        let own = request.location().event_id().map_or(Ok(&[][..]), |value| request.evaluate(value));
+        note.making_id.set(false);
+        let own = own?;
+        request.set_id(if own.is_empty() { new_id(request)? } else { own });
     }
     Ok(Some(request.id()))
 }

@@ -54,7 +54,7 @@ fn key(conf: &mut Conf, text: &[u8]) -> Result<Vec<KeyPart<Complex>>, String> {
             variable(from).ok_or_else(|| format!("invalid variable in \"{}\"", String::from_utf8_lossy(text)))?;
         let (variable, after) = from.split_at(found.end);
         let name = String::from_utf8_lossy(found.text).to_ascii_lowercase();
-        parts.push(KeyPart::Value { value: compile(conf, variable)?, trust: trust(&name), name: name.into() });
+        parts.push(KeyPart::Value { value: compile(conf, variable)?, trust: Trust::Client, name: name.into() });
         rest = after;
     }
     Ok(parts)
@@ -83,32 +83,40 @@ fn variable(text: &[u8]) -> Option<Variable<'_>> {
     }
 }
 
-/// Who decides what a variable is. A `map` is the configuration's own choice, whatever it is made of; so are variables
-/// that this module makes itself, but for those of `meteorit_set`, of which [`Template::distrust`] tells.
-fn trust(name: &str) -> Trust {
-    const CLIENTS: [&str; 12] = [
-        "args",
-        "content_type",
-        "document_uri",
-        "event",
-        "host",
-        "query_string",
-        "remote_user",
-        "request",
-        "request_body",
-        "request_uri",
-        "uri",
-        "meteorit_id",
+/// How far a variable is trusted in a key, once the whole configuration is read. What a client can decide is not, and of
+/// that there is no end: so only what is known to be the server's own choice is trusted.
+pub fn trust(conf: &Conf, main: &Main, name: &str) -> Trust {
+    const OWN: [&str; 21] = [
+        "binary_remote_addr",
+        "connection",
+        "connection_requests",
+        "hostname",
+        "meteorit_masked_addr",
+        "meteorit_received",
+        "msec",
+        "nginx_version",
+        "pid",
+        "realip_remote_addr",
+        "realip_remote_port",
+        "remote_addr",
+        "remote_port",
+        "request_id",
+        "scheme",
+        "server_addr",
+        "server_name",
+        "server_port",
+        "status",
+        "time_iso8601",
+        "time_local",
     ];
-    const CLIENTS_BEGIN: [&str; 3] = ["arg_", "http_", "cookie_"];
+    if let Some(defined) = main.defined.iter().find(|defined| defined.name == name) {
+        return if defined.is_member { Trust::Event } else { Trust::Configured };
+    }
     if name.starts_with(MEMBER_PREFIX) {
         Trust::Event
-    } else if CLIENTS.contains(&name)
-        || CLIENTS_BEGIN.iter().any(|prefix| name.starts_with(prefix))
-        || name.bytes().all(|byte| byte.is_ascii_digit())
-    {
-        Trust::Client
-    } else {
+    } else if OWN.contains(&name) || conf.is_chosen_by_a_table(name) {
         Trust::Configured
+    } else {
+        Trust::Client
     }
 }

@@ -19,6 +19,9 @@ use crate::variables::text_of;
 /// The least length of a key file, in bytes.
 const SHORTEST_KEY: usize = 16;
 
+/// A time with the longest names of a day and a month, a Wednesday in September, in seconds since 1970.
+const LONGEST: i64 = 1_790_812_799;
+
 /// What a defined variable is made of.
 pub enum Definition {
     Member { pointer: Pointer, default: Vec<u8> },
@@ -84,6 +87,9 @@ pub fn set(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<
     let default = match words.get(3) {
         None => Vec::new(),
         Some(text) => match text.strip_prefix(b"default=") {
+            Some(default) if default.contains(&b'$') => {
+                return Err("the default of \"meteorit_set\" is literal: no variables in it".into());
+            }
             Some(default) => default.to_vec(),
             None => return Err(unexpected(text, "meteorit_set", "default=VALUE")),
         },
@@ -95,7 +101,7 @@ pub fn set(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<
 pub fn time(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<(), String> {
     let words = conf.words();
     let format = CString::new(word(&words, 2)).map_err(|_| "a NUL byte in a format".to_owned())?;
-    if format.is_empty() || strftime(&format, 0, false).is_empty() {
+    if format.is_empty() || strftime(&format, LONGEST, false).is_empty() {
         return Err(unexpected(format.as_bytes(), "meteorit_time", "a format of strftime that gives 1 to 255 bytes"));
     }
     let local = match words.get(3).map(Vec::as_slice) {

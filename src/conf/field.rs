@@ -1,7 +1,7 @@
 //! `meteorit_field NAME VALUE [json]`: a member that the server adds to each event.
 
 use super::location::compile;
-use crate::event::FieldName;
+use crate::event::{FieldName, Limits, is_json};
 use crate::ngx::{Complex, Conf};
 
 /// A member to add, replace or, where its value is empty, remove.
@@ -29,6 +29,10 @@ impl Field {
         let text = String::from_utf8(name.clone()).map_err(|_| "the name of a member is UTF-8".to_owned())?;
         if text.contains('$') {
             return Err(format!("invalid name \"{text}\" in \"meteorit_field\" directive: it must be literal"));
+        }
+        if json && !value.is_empty() && !value.contains(&b'$') && !is_json(value, &Limits::default()) {
+            let value = String::from_utf8_lossy(value);
+            return Err(format!("the value \"{value}\" in \"meteorit_field\" directive is not JSON"));
         }
         Ok(Field { name: FieldName::new(&text), text, value: compile(conf, value)?, json })
     }

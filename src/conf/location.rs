@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use super::Main;
 use super::definition::{Definition, Definitions};
 use super::field::Field;
 use super::methods::Methods;
 use super::redis::{self, Redis};
+use super::{Main, command};
 use crate::command::{KeyLimit, Template};
 use crate::event::{DuplicateNames, Limits};
 use crate::ngx::{Complex, Conf, Position, parse_size};
@@ -88,7 +88,7 @@ impl Location {
     }
 
     pub fn key_limit(&self) -> KeyLimit {
-        self.key_limit.clone().unwrap_or_default()
+        self.key_limit.unwrap_or_default()
     }
 
     /// Whether an event that does not fit its schema is taken nonetheless.
@@ -136,12 +136,17 @@ impl Location {
         }
     }
 
+    /// Decides how far variables are trusted in the keys of the commands that stand here, which is known only once all of
+    /// the configuration has been read.
+    pub fn judge_commands(&mut self, conf: &Conf, main: &Main) {
+        if let Some(commands) = self.commands.as_mut().and_then(Rc::get_mut) {
+            commands.iter_mut().for_each(|command| command.judge(|name| command::trust(conf, main, name)));
+        }
+    }
+
     /// Takes over from `outer` what is not set here, and checks what can only be checked now.
     pub fn merge(&mut self, conf: &mut Conf, main: &mut Main, outer: &Location) -> Result<(), String> {
-        if let Some(commands) = self.commands.as_mut().and_then(Rc::get_mut) {
-            let is_member = |name: &str| main.defined.iter().any(|known| known.is_member && known.name == name);
-            commands.iter_mut().for_each(|command| command.distrust(is_member));
-        }
+        self.judge_commands(conf, main);
         self.commands = self.commands.take().or_else(|| outer.commands.clone());
         for (index, definition) in &outer.definitions {
             if self.definition(*index).is_none() {
@@ -154,7 +159,7 @@ impl Location {
             self.schema = self.schema.take().or_else(|| outer.schema.clone());
             self.schema_dry_run = self.schema_dry_run.or(outer.schema_dry_run);
         }
-        self.key_limit = self.key_limit.take().or_else(|| outer.key_limit.clone());
+        self.key_limit = self.key_limit.or(outer.key_limit);
         self.event_id = self.event_id.take().or_else(|| outer.event_id.clone());
         self.methods = self.methods.or(outer.methods);
         self.style = self.style.or(outer.style);

@@ -481,3 +481,15 @@ fn the_example_of_the_module_page_holds() {
     let error = tape.parse(br#"{"page": 1, "page": 2}"#, &Limits::default()).err();
     assert_eq!(error.map(|error| error.to_string()).as_deref(), Some("duplicate name at \"/page\""));
 }
+
+#[test]
+fn one_value_is_told_from_none_and_from_several() {
+    let is = |text: &str| super::is_json(text.as_bytes(), &Limits::default());
+    for text in ["1", " [1, {}] ", "\"a\"", "null", "{\"a\":1}", "-0.5e9"] {
+        assert!(is(text), "{text}");
+    }
+    for text in ["", " ", "1,\"a\":2", "1}", "1} ", "{}}", "\"\\ud800\"", "{\"a\":1,\"a\":2}", "nul", "1 2", "1,"] {
+        assert!(!is(text), "{text}");
+    }
+    assert!(!super::is_json(b"\"\xff\"", &Limits::default()));
+}

@@ -174,6 +174,26 @@ impl Conf<'_> {
         Ok(())
     }
 
+    /// Whether a `map`, `geo`, `split_clients` or the like gives the variable its value, so that the configuration lists what
+    /// it can be. Such a variable's data is a pointer to the table; that of others is a small number, but for those of the
+    /// SSL module, which have a function there.
+    pub fn is_chosen_by_a_table(&self, name: &str) -> bool {
+        // SAFETY: the core module's main configuration has the names and variables until the whole of it is merged.
+        unsafe {
+            let ctx = (*self.cf.as_ptr()).ctx.cast::<sys::ngx_http_conf_ctx_t>();
+            let index = sys::ngx_http_core_module.ctx_index;
+            let main = (*(*ctx).main_conf.add(index)).cast::<sys::ngx_http_core_main_conf_t>();
+            let Some(keys) = (*main).variables_keys.as_ref() else { return false };
+            let keys = std::slice::from_raw_parts(keys.keys.elts.cast::<sys::ngx_hash_key_t>(), keys.keys.nelts);
+            let found = keys.iter().find(|key| key.key.bytes().eq_ignore_ascii_case(name.as_bytes()));
+            found.is_some_and(|key| {
+                const LARGEST_NUMBER: usize = 1 << 20;
+                let data = (*key.value.cast::<sys::ngx_http_variable_t>()).data;
+                data > LARGEST_NUMBER && !name.starts_with("ssl_")
+            })
+        }
+    }
+
     /// Reads a block, handing each directive in it to `directive`; false when something in it was wrong, which is then
     /// logged.
     pub fn block(&mut self, directive: &mut dyn FnMut(&mut Conf) -> Result<(), String>) -> bool {

@@ -62,7 +62,7 @@ static CONTEXT: ForNginx<sys::ngx_http_module_t> = ForNginx(sys::ngx_http_module
     preconfiguration: Some(preconfiguration),
     postconfiguration: None,
     create_main_conf: Some(create::<conf::Main>),
-    init_main_conf: None,
+    init_main_conf: Some(init_main),
     create_srv_conf: None,
     merge_srv_conf: None,
     create_loc_conf: Some(create::<conf::Location>),
@@ -154,6 +154,22 @@ unsafe extern "C" fn create<T: Default>(cf: *mut sys::ngx_conf_t) -> *mut c_void
         cleanup.data = conf;
         conf
     }
+}
+
+/// Everything has been read, and nothing merged yet: the http block's own location part is of no merge the inner one.
+unsafe extern "C" fn init_main(cf: *mut sys::ngx_conf_t, main: *mut c_void) -> *mut c_char {
+    // SAFETY: nginx gives the configuration of the http block and what `create` made for it.
+    unsafe {
+        let (Some(cf), Some(main)) = (NonNull::new(cf), main.cast::<conf::Main>().as_ref()) else {
+            return sys::CONF_ERROR;
+        };
+        let ctx = (*cf.as_ptr()).ctx.cast::<sys::ngx_http_conf_ctx_t>();
+        let location = (*(*ctx).loc_conf.add(context_index())).cast::<conf::Location>();
+        if let Some(location) = location.as_mut() {
+            location.judge_commands(&Conf::new(cf), main);
+        }
+    }
+    sys::CONF_OK
 }
 
 unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inner: *mut c_void) -> *mut c_char {

@@ -1,11 +1,9 @@
 //! From an event to the bytes of its commands: validated, enriched, its variables evaluated.
 
-use serde::de::IgnoredAny;
-
 use crate::command::{Commands, Fault, Source};
-use crate::conf::{Field, Location};
+use crate::conf::Location;
 use crate::current;
-use crate::event::{self, Change, json_string};
+use crate::event::{self, Change, is_json, json_string};
 use crate::ngx::{Complex, OutOfMemory, Request};
 use crate::response::Problem;
 #[cfg(feature = "schema")]
@@ -21,7 +19,7 @@ pub fn encode<'r>(
     current::set(request, text, &location.limits()).map_err(Problem::Event)?;
     #[cfg(feature = "schema")]
     validate(request, location)?;
-    let text = enrich(request, text, location.fields())?;
+    let text = enrich(request, location, text)?;
     let limit = location.key_limit();
     let before = commands.count();
     for template in location.commands() {
@@ -69,14 +67,15 @@ fn validate(request: &Request, location: &Location) -> Result<(), Problem> {
 const VIOLATIONS: usize = 20;
 
 /// Adds the members that the location says, and lets the result be the request's event.
-fn enrich<'r>(request: &Request<'r>, text: &'r [u8], fields: &[Field]) -> Result<&'r [u8], Problem> {
+fn enrich<'r>(request: &Request<'r>, location: &Location, text: &'r [u8]) -> Result<&'r [u8], Problem> {
+    let fields = location.fields();
     if fields.is_empty() {
         return Ok(text);
     }
     let mut values = Vec::with_capacity(fields.len());
     for field in fields {
         let value = request.evaluate(&field.value).map_err(|OutOfMemory| Problem::NoResources)?;
-        if field.json && !value.is_empty() && serde_json::from_slice::<IgnoredAny>(value).is_err() {
+        if field.json && !value.is_empty() && !is_json(value, &location.limits()) {
             return Err(Problem::Field(field.text.clone()));
         }
         let mut encoded = Vec::new();
