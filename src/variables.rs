@@ -25,8 +25,10 @@ pub struct Note {
 /// A variable's text; None when it has none, which the access log shows as `-`.
 type Text<'r> = Result<Option<&'r [u8]>, OutOfMemory>;
 
+type Get = for<'r> fn(&Request<'r>) -> Text<'r>;
+
 /// By name, without the dollar sign.
-pub const VARIABLES: [(&str, for<'r> fn(&Request<'r>) -> Text<'r>); 6] = [
+pub const VARIABLES: [(&str, Get); 6] = [
     ("event", event),
     ("meteorit_id", id),
     ("meteorit_masked_addr", masked_addr),

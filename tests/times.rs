@@ -122,7 +122,6 @@ fn a_time_is_in_utc_unless_said_otherwise() {
     assert_eq!(redis.get(&format!("day:{}", list[1])).unwrap(), b"1");
 }
 
-
 #[test]
 fn a_time_moves_on_and_is_inherited() {
     let redis = Redis::start();
