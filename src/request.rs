@@ -8,6 +8,7 @@ mod intake;
 use std::cell::RefCell;
 
 use crate::command::Commands;
+use crate::event::{self, Kind};
 use crate::ngx::{Handled, Level, Msec, OutOfMemory, Pending, Request, unix_ms};
 use crate::pool::Work;
 use crate::response::{Answer, Fate, Outcome, Problem, Style};
@@ -30,7 +31,7 @@ pub fn handle(request: Request) -> Handled {
     } else if let Err(unknown) = intake::coding(&request) {
         Problem::Coding(unknown)
     } else if request.content_length().is_some_and(|length| length > limit as u64) {
-        Problem::TooLarge { limit }
+        intake::too_large(location, limit)
     } else {
         return request.read_body(body_read);
     };
@@ -54,20 +55,26 @@ fn body_read(request: Request) {
         return batch::begin(request, text, form);
     }
     let limit = location.max_event_size();
-    let result = COMMANDS.with_borrow_mut(|commands| {
-        if text.len() > limit {
-            return Err(Problem::TooLarge { limit });
-        }
-        commands.clear();
-        // The whole body, with what white space is around the object.
-        encode::encode(&request, location, text, commands)?;
-        if commands.is_empty() {
-            return Ok(None);
-        }
-        let pool = location.redis().ok_or(Problem::NoResources)?.pool();
-        pool.admit(commands.len())?;
-        Ok(Some(pool))
-    });
+    let result =
+        COMMANDS.with_borrow_mut(|commands| {
+            if text.len() > limit {
+                return Err(Problem::TooLarge { limit });
+            }
+            commands.clear();
+            // The whole body, with what white space is around the object.
+            encode::encode(&request, location, text, commands).map_err(|problem| match problem {
+                Problem::Event(event::Error::Rule {
+                    rule: event::Rule::NotAnObject { found: Kind::Array }, ..
+                }) if location.batch().is_none() => Problem::BatchesOff,
+                problem => problem,
+            })?;
+            if commands.is_empty() {
+                return Ok(None);
+            }
+            let pool = location.redis().ok_or(Problem::NoResources)?.pool();
+            pool.admit(commands.len())?;
+            Ok(Some(pool))
+        });
     let problem = match result {
         Ok(Some(pool)) => match request.suspend() {
             Ok(pending) => {

@@ -37,6 +37,8 @@ pub struct Location {
     /// None inside is `off`.
     batch: Option<Option<Mode>>,
     max_body_size: Option<usize>,
+    /// nginx's own limit for the location, in bytes; 0 is none, or not known yet.
+    client_max_body_size: usize,
     intercept_errors: Option<bool>,
     duplicate_names: Option<DuplicateNames>,
     max_depth: Option<u32>,
@@ -118,7 +120,10 @@ impl Location {
     pub fn max_body_size(&self) -> usize {
         match self.batch() {
             None => self.max_event_size(),
-            Some(_) => self.max_body_size.unwrap_or(LARGEST_EVENT),
+            Some(_) => self.max_body_size.unwrap_or(match self.client_max_body_size {
+                0 => LARGEST_EVENT,
+                size => size,
+            }),
         }
     }
 
@@ -171,6 +176,8 @@ impl Location {
         self.max_members = self.max_members.or(outer.max_members);
         self.max_event_size = self.max_event_size.or(outer.max_event_size);
 
+        self.client_max_body_size = usize::try_from(conf.core().max_body()).unwrap_or(0);
+
         // As proxy_pass: the block of an `if` or a limit_except goes on where its location goes, a location in a
         // location does not (ngx_http_proxy_merge_loc_conf).
         let declared_here = self.pass.is_some();
@@ -206,9 +213,10 @@ impl Location {
         if self.commands().is_empty() {
             return Err(format!("\"meteorit_pass\" without a \"meteorit_command\" in {position}"));
         }
-        let max_body = usize::try_from(core.max_body()).ok().filter(|size| *size > 0);
-        self.max_body_size.get_or_insert(max_body.unwrap_or(LARGEST_EVENT));
-        let largest = max_body.map_or(self.max_body_size(), |size| size.min(self.max_body_size()));
+        let largest = match self.client_max_body_size {
+            0 => self.max_body_size(),
+            size => size.min(self.max_body_size()),
+        };
         let buffer = core.body_buffer();
         if buffer < largest {
             conf.warn_elsewhere(&format!(

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::ptr::NonNull;
 
 use super::peer::Address;
-use super::{exports, log, sys};
+use super::{exports, log, sys, values};
 use crate::conf;
 
 /// One of this module's directives: a row of the table in `crate::conf`.
@@ -174,9 +174,8 @@ impl Conf<'_> {
         Ok(())
     }
 
-    /// Whether a `map`, `geo`, `split_clients` or the like gives the variable its value, so that the configuration lists what
-    /// it can be. Such a variable's data is a pointer to the table; that of others is a small number, but for those of the
-    /// SSL module, which have a function there.
+    /// Whether a `map`, `geo`, `split_clients` or the like gives the variable its value, so that the configuration lists
+    /// what it can be.
     pub fn is_chosen_by_a_table(&self, name: &str) -> bool {
         // SAFETY: the core module's main configuration has the names and variables until the whole of it is merged.
         unsafe {
@@ -186,11 +185,7 @@ impl Conf<'_> {
             let Some(keys) = (*main).variables_keys.as_ref() else { return false };
             let keys = std::slice::from_raw_parts(keys.keys.elts.cast::<sys::ngx_hash_key_t>(), keys.keys.nelts);
             let found = keys.iter().find(|key| key.key.bytes().eq_ignore_ascii_case(name.as_bytes()));
-            found.is_some_and(|key| {
-                const LARGEST_NUMBER: usize = 1 << 20;
-                let data = (*key.value.cast::<sys::ngx_http_variable_t>()).data;
-                data > LARGEST_NUMBER && !name.starts_with("ssl_")
-            })
+            found.is_some_and(|key| values::is_table(&*key.value.cast()))
         }
     }
 

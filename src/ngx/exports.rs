@@ -5,7 +5,7 @@ use std::ptr::{self, NonNull};
 
 use super::conf::{Conf, Directive};
 use super::request::{OutOfMemory, Request};
-use super::{sys, values};
+use super::sys;
 use crate::{conf, module, request, variables};
 
 /// A static that nginx reads, and writes only while it is single-threaded.
@@ -257,7 +257,6 @@ unsafe fn give(
     get: impl for<'r> FnOnce(&Request<'r>) -> Result<Option<&'r [u8]>, OutOfMemory>,
 ) -> sys::ngx_int_t {
     let Some(r) = NonNull::new(r) else { return sys::ERROR };
-    values::event_was_read();
     // SAFETY: by the caller's word.
     unsafe {
         let request = Request::new(r);

@@ -7,6 +7,7 @@ use std::ptr::{self, NonNull};
 
 use super::conf::Complex;
 use super::log::{self, Level};
+use super::values::Saved;
 use super::{exports, sys};
 use crate::conf::Location;
 use crate::response::Answer;
@@ -57,6 +58,8 @@ pub(super) struct Context {
     serial: Cell<u64>,
     id: Cell<*const [u8]>,
     body: Cell<*const [u8]>,
+    /// Taken out while it is used.
+    pub(super) saved: Cell<Option<Box<Saved>>>,
     body_ready: Cell<Option<fn(Request)>>,
     note: Note,
 }
@@ -216,6 +219,15 @@ impl<'r> Request<'r> {
         Some((unsafe { &*context.event.get() }, context.serial.get()))
     }
 
+    /// Lets the request be about no event any more.
+    pub fn clear_event(&self) {
+        if let Some(context) = self.context() {
+            context.event.set(&[]);
+            context.serial.set(0);
+            context.id.set(&[]);
+        }
+    }
+
     /// Lets `id` be the event's id from now on.
     pub fn set_id(&self, id: &'r [u8]) {
         if let Some(context) = self.context() {
@@ -364,7 +376,7 @@ impl<'r> Request<'r> {
         }
     }
 
-    fn context(&self) -> Option<&'r Context> {
+    pub(super) fn context(&self) -> Option<&'r Context> {
         // SAFETY: only start sets this module's context, and it lives in the request's pool. An internal
         // redirect forgets it (ngx_http_internal_redirect); it is then found among the pool's cleanups, as
         // ngx_http_realip_module does it. Subrequests share the pool: each context knows its request.
@@ -410,6 +422,7 @@ impl<'r> Request<'r> {
                 serial: Cell::new(0),
                 id: Cell::new(&[]),
                 body: Cell::new(&[]),
+                saved: Cell::new(None),
                 body_ready: Cell::new(None),
                 note: Note::default(),
             });
@@ -447,5 +460,8 @@ unsafe extern "C" fn body_ready(r: *mut sys::ngx_http_request_t) {
     }
 }
 
-/// Marks a context among the cleanups of a pool; there is nothing to clean up.
-unsafe extern "C" fn context_ended(_: *mut core::ffi::c_void) {}
+/// The end of a context; marks it among the cleanups of a pool, too.
+unsafe extern "C" fn context_ended(context: *mut core::ffi::c_void) {
+    // SAFETY: only a context's cleanup has this handler; the pool calls it once, and nobody reads the context after it.
+    unsafe { context.cast::<Context>().drop_in_place() }
+}

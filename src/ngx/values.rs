@@ -1,105 +1,117 @@
-//! Values that nginx keeps of variables which an event has part in: forgotten when the event changes.
+//! Values that nginx keeps of variables which an event has part in: made anew when the event changes.
 //!
 //! nginx evaluates a variable like that of a `map` once for a request. Before the body is read, or while another event of
-//! the same body was worked on, the value may have been made of another event, or of none. Which variables read the event
-//! is found out by evaluating each once, on its own; the others, as `$request_id`, stay what they are.
+//! the same body was worked on, the value may have been made of another event, or of none.
 
-use std::cell::{Cell, RefCell};
 use std::ptr;
 
-use super::request::Request;
+use super::request::{OutOfMemory, Request};
 use super::sys;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Unknown,
-    /// Has not read the event when it was evaluated.
-    Apart,
-    ReadsEvent,
+/// A request's variables and captures, as they were before the first event of a batch.
+pub(super) struct Saved {
+    values: Vec<sys::ngx_http_variable_value_t>,
+    captures: Vec<core::ffi::c_int>,
+    count: sys::ngx_uint_t,
+    data: *mut sys::u_char,
 }
 
-struct Known {
-    /// The configuration whose variables these are.
-    configuration: *const sys::ngx_http_core_main_conf_t,
-    kinds: Vec<Kind>,
+/// What an event does to a variable.
+enum Part {
+    /// It is chosen by a table (`map`, `geo`, `split_clients`), of keys that may read the event.
+    Table,
+    /// It is set by something else (`set`, a regular expression's capture) that evaluating a table may do again.
+    Set,
+    None,
 }
 
-thread_local! {
-    static KNOWN: RefCell<Known> = const { RefCell::new(Known { configuration: ptr::null(), kinds: Vec::new() }) };
-    static EVENT_READ: Cell<bool> = const { Cell::new(false) };
+impl Part {
+    fn of(variable: &sys::ngx_http_variable_t) -> Part {
+        const SET: u32 = sys::NGX_HTTP_VAR_CHANGEABLE;
+        if is_table(variable) {
+            Part::Table
+        } else if variable.flags as u32 & (SET | sys::NGX_HTTP_VAR_NOCACHEABLE) == SET {
+            Part::Set
+        } else {
+            Part::None
+        }
+    }
 }
 
-/// A variable that depends on the event has been read.
-pub(super) fn event_was_read() {
-    EVENT_READ.set(true);
+/// Whether a `map`, `geo`, `split_clients` or the like gives the variable its value: its data is a pointer to the table
+/// then, and a small number otherwise, but for variables of the SSL module, which have a function there.
+pub(super) fn is_table(variable: &sys::ngx_http_variable_t) -> bool {
+    const LARGEST_NUMBER: usize = 1 << 20;
+    // SAFETY: the names of variables live as long as the configuration.
+    variable.data > LARGEST_NUMBER && !unsafe { variable.name.bytes() }.starts_with(b"ssl_")
 }
 
 impl Request<'_> {
-    /// Forgets the values that depend on the event: it is another one from now on.
-    pub fn forget_values(&self) {
-        // SAFETY: a live request; its variables are an array with one entry for each indexed variable of its configuration.
-        let (configuration, variables) = unsafe {
+    /// Remembers the values as they are, before the first event of a batch.
+    pub fn save_values(&self) -> Result<(), OutOfMemory> {
+        let context = self.context().ok_or(OutOfMemory)?;
+        let (values, _) = self.variables();
+        // SAFETY: a live request; it has room for `ncaptures` numbers at least, where it has captures.
+        let saved = unsafe {
             let r = self.r.as_ptr();
-            let index = sys::ngx_http_core_module.ctx_index;
-            let main = (*(*r).main_conf.add(index)).cast::<sys::ngx_http_core_main_conf_t>();
-            (main.cast_const(), ptr::slice_from_raw_parts_mut((*r).variables, (*main).variables.nelts))
-        };
-        for index in 0..variables.len() {
-            // SAFETY: as above; no reference to an entry is held while nginx evaluates.
-            let value = unsafe { &raw mut (*variables)[index] };
-            // SAFETY: as above.
-            if unsafe { (*value).valid() == 0 && (*value).not_found() == 0 } {
-                continue;
-            }
-            let kind = KNOWN.with_borrow_mut(|known| {
-                if known.configuration != configuration {
-                    *known = Known { configuration, kinds: Vec::new() };
-                }
-                known.kinds.resize(variables.len(), Kind::Unknown);
-                known.kinds.get(index).copied().unwrap_or(Kind::Unknown)
-            });
-            let kind = match kind {
-                Kind::Unknown => {
-                    let kind = if self.reads_event(index, variables) { Kind::ReadsEvent } else { Kind::Apart };
-                    KNOWN.with_borrow_mut(|known| {
-                        if let Some(slot) = known.kinds.get_mut(index) {
-                            *slot = kind;
-                        }
-                    });
-                    kind
-                }
-                kind => kind,
+            let captures = match (*r).captures.is_null() {
+                true => Vec::new(),
+                false => std::slice::from_raw_parts((*r).captures, (*r).ncaptures).to_vec(),
             };
-            if kind == Kind::ReadsEvent {
-                // SAFETY: as above.
-                unsafe {
-                    (*value).set_valid(0);
-                    (*value).set_not_found(0);
+            Saved { values: (*values).to_vec(), captures, count: (*r).ncaptures, data: (*r).captures_data }
+        };
+        context.saved.set(Some(Box::new(saved)));
+        Ok(())
+    }
+
+    /// Forgets the values that an event may have had part in: it is another one from now on.
+    pub fn forget_values(&self) {
+        let saved = self.context().and_then(|context| context.saved.take());
+        let (values, variables) = self.variables();
+        // SAFETY: a live request; the two arrays have an entry each for every indexed variable, and captures that were
+        // there before still have their room. Nothing here calls nginx.
+        unsafe {
+            for (index, (value, variable)) in (*values).iter_mut().zip(&*variables).enumerate() {
+                if saved.is_none() && value.valid() == 0 && value.not_found() == 0 {
+                    continue;
+                }
+                match (Part::of(variable), &saved) {
+                    (Part::Table, _) => {
+                        value.set_valid(0);
+                        value.set_not_found(0);
+                    }
+                    (Part::Set, Some(saved)) => {
+                        if let Some(before) = saved.values.get(index) {
+                            *value = *before;
+                        }
+                    }
+                    _ => {}
                 }
             }
+            if let Some(saved) = &saved {
+                let r = self.r.as_ptr();
+                (*r).ncaptures = saved.count;
+                (*r).captures_data = saved.data;
+                if !(*r).captures.is_null() {
+                    (*r).captures.copy_from_nonoverlapping(saved.captures.as_ptr(), saved.captures.len());
+                }
+            }
+        }
+        if let Some(context) = self.context() {
+            context.saved.set(saved);
         }
     }
 
-    /// Evaluates the variable as if no other had been, and puts everything back.
-    fn reads_event(&self, index: usize, variables: *mut [sys::ngx_http_variable_value_t]) -> bool {
-        // SAFETY: a live request. nginx allocates captures where there are none; the values are plain data.
+    /// The values of the request's indexed variables, and the variables.
+    fn variables(&self) -> (*mut [sys::ngx_http_variable_value_t], *const [sys::ngx_http_variable_t]) {
+        // SAFETY: a live request, whose `variables` are as many as its configuration has indexed variables.
         unsafe {
             let r = self.r.as_ptr();
-            let values: Vec<_> = (*variables).to_vec();
-            let (captures, count, data) = ((*r).captures, (*r).ncaptures, (*r).captures_data);
-            (*r).captures = ptr::null_mut();
-            (*r).ncaptures = 0;
-            for value in &mut *variables {
-                value.set_valid(0);
-                value.set_not_found(0);
-            }
-            EVENT_READ.set(false);
-            sys::ngx_http_get_indexed_variable(r, index);
-            (&mut *variables).copy_from_slice(&values);
-            (*r).captures = captures;
-            (*r).ncaptures = count;
-            (*r).captures_data = data;
+            let index = sys::ngx_http_core_module.ctx_index;
+            let main = (*(*r).main_conf.add(index)).cast::<sys::ngx_http_core_main_conf_t>();
+            let count = (*main).variables.nelts;
+            let variables = (*main).variables.elts.cast::<sys::ngx_http_variable_t>();
+            (ptr::slice_from_raw_parts_mut((*r).variables, count), ptr::slice_from_raw_parts(variables, count))
         }
-        EVENT_READ.get()
     }
 }

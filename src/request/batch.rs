@@ -67,6 +67,10 @@ pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
         }
     };
     request.set_body(text);
+    if let Err(OutOfMemory) = request.save_values() {
+        let answer = tell(&request, &Problem::NoResources);
+        return request.answer(&answer, location.intercept_errors());
+    }
     let (commands, counts, report) = (Commands::new(), Vec::new(), Report::default());
     let mut batch = Box::new(Batch { redis, split, mode, commands, counts, report });
     match batch.step(&request) {
@@ -100,7 +104,11 @@ impl Batch {
     fn step(&mut self, request: &Request) -> Result<bool, Problem> {
         let (body, location) = (request.decoded_body(), request.location());
         for _ in 0..STEP {
-            let Some(piece) = self.split.next(body) else { return Ok(true) };
+            let Some(piece) = self.split.next(body) else {
+                // The log has no event to speak of.
+                request.clear_event();
+                return Ok(true);
+            };
             let limit = location.max_event_size();
             let encoded = match piece.text.len() > limit {
                 true => Err(Problem::TooLarge { limit }),

@@ -52,17 +52,25 @@ pub fn event_text<'r>(request: &Request<'r>, location: &Location) -> Result<&'r 
         return form_text(request, origin, request.args(), location);
     }
     let text = body::collect(request, limit).map_err(|unreadable| match unreadable {
-        Unreadable::TooLarge => Problem::TooLarge { limit },
+        Unreadable::TooLarge => too_large(location, limit),
         Unreadable::OutOfMemory => Problem::NoResources,
         Unreadable::File => {
             request.log(Level::Error, "meteorit: the body's temporary file cannot be read back");
             Problem::NoResources
         }
     })?;
-    let text = decoded(request, text, limit)?;
+    let text = decoded(request, text, location)?;
     match origin {
         Origin::Form => form_text(request, origin, text, location),
         _ => Ok(text),
+    }
+}
+
+/// A body that is too large is an event that is, unless it may be a batch.
+pub fn too_large(location: &Location, limit: usize) -> Problem {
+    match location.batch() {
+        None => Problem::TooLarge { limit },
+        Some(_) => Problem::BodyTooLarge { limit },
     }
 }
 
@@ -73,11 +81,11 @@ pub fn coding(request: &Request) -> Result<Option<Coding>, UnknownCoding> {
     lines.next().map_or(Ok(first), |_| Err(UnknownCoding))
 }
 
-fn decoded<'r>(request: &Request<'r>, text: &'r [u8], limit: usize) -> Result<&'r [u8], Problem> {
+fn decoded<'r>(request: &Request<'r>, text: &'r [u8], location: &Location) -> Result<&'r [u8], Problem> {
     let Some(coding) = coding(request).map_err(Problem::Coding)? else { return Ok(text) };
     let mut bytes = Vec::new();
-    inflate(coding, text, limit, &mut bytes).map_err(|error| match error {
-        InflateError::TooLarge { limit } => Problem::TooLarge { limit },
+    inflate(coding, text, location.max_body_size(), &mut bytes).map_err(|error| match error {
+        InflateError::TooLarge { limit } => too_large(location, limit),
         broken => Problem::Encoded(broken),
     })?;
     request.keep(&bytes).map_err(|OutOfMemory| Problem::NoResources)
@@ -95,9 +103,9 @@ fn form_text<'r>(request: &Request<'r>, origin: Origin, text: &[u8], location: &
             _ => form.query(text, max_members, json),
         }
         .map_err(Problem::Form)?;
-        let limit = location.max_event_size();
+        let limit = location.max_body_size();
         if json.len() > limit {
-            return Err(Problem::TooLarge { limit });
+            return Err(too_large(location, limit));
         }
         request.keep(json).map_err(|OutOfMemory| Problem::NoResources)
     })

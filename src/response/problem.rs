@@ -27,6 +27,12 @@ pub enum Problem {
     TooLarge {
         limit: usize,
     },
+    /// A body of events larger than `limit` bytes.
+    BodyTooLarge {
+        limit: usize,
+    },
+    /// An array where `meteorit_batch` is off.
+    BatchesOff,
     Event(event::Error),
     #[cfg(feature = "schema")]
     Schema(Vec<Violation>),
@@ -91,6 +97,7 @@ impl Problem {
                 format!(r#","line":{line},"column":{column}"#)
             }
             Problem::Event(event::Error::Rule { pointer, .. }) => format!(r#","pointer":{}"#, json!(pointer)),
+            Problem::BatchesOff => r#","pointer":"""#.to_owned(),
             Problem::Batch(report) => format!(",{}", report.members()),
             #[cfg(feature = "schema")]
             Problem::Schema(violations) => {
@@ -138,6 +145,13 @@ impl Problem {
             ),
             Problem::TooLarge { limit } => {
                 (413, "event-too-large", "Event too large", format!("an event has at most {limit} bytes"))
+            }
+            Problem::BodyTooLarge { limit } => {
+                (413, "body-too-large", "Body too large", format!("a body of events has at most {limit} bytes"))
+            }
+            Problem::BatchesOff => {
+                let detail = "an event must be an object, not an array: meteorit_batch is off here";
+                (422, "invalid-event", "Invalid event", detail.to_owned())
             }
             Problem::Event(error @ event::Error::Syntax { .. }) => (400, "not-json", "Not JSON", error.to_string()),
             Problem::Event(error @ event::Error::Rule { .. }) => {

@@ -19,6 +19,8 @@ pub struct Report {
     errors: Vec<Error>,
     /// Events that broke a rule here, listed or not.
     refused: u32,
+    /// How many of those are no JSON.
+    no_json: u32,
 }
 
 /// An event whose commands go to Redis.
@@ -53,6 +55,7 @@ impl Report {
     pub fn refuse(&mut self, error: Error) {
         self.total += 1;
         self.refused += 1;
+        self.no_json += u32::from(error.status == 400);
         if self.errors.len() < LISTED {
             self.errors.push(error);
         }
@@ -113,8 +116,8 @@ impl Report {
         match self.fate() {
             Fate::Stored if self.refused == 0 && self.count(Fate::Stored) == self.taken.len() => 200,
             Fate::Stored => 207,
-            // One status for all only if they agree; a mixture is valid JSON that breaks rules.
-            Fate::Rejected if !self.errors.is_empty() && self.errors.iter().all(|error| error.status == 400) => 400,
+            // 400 only if each event at fault is no JSON: a mixture has valid JSON that breaks rules.
+            Fate::Rejected if self.taken.is_empty() && self.no_json > 0 && self.no_json == self.refused => 400,
             Fate::Rejected => 422,
             Fate::Refused => 502,
             Fate::Unavailable => 503,
