@@ -347,3 +347,24 @@ fn the_access_log_knows_what_became_of_a_batch_and_no_event_of_it() {
         assert!(line.contains(" event=[] kind=[] id=["), "{line}");
     }
 }
+
+#[test]
+fn a_map_over_the_event_finds_none_when_a_batch_is_logged() {
+    let redis = Redis::start();
+    let nginx = Nginx::builder()
+        .http("map $event_kind $class { default class-$event_kind; '' none; }")
+        .server(&format!(
+            "location / {{ meteorit_pass {}; meteorit_batch partial; meteorit_command RPUSH list $class; }}",
+            redis.url()
+        ))
+        .log_format("$uri $status class=[$class]")
+        .start();
+    assert_eq!(post(nginx.port(), "/one", r#"{"kind":"a"}"#).status, 204);
+    assert_eq!(post(nginx.port(), "/stored", r#"[{"kind":"a"},{"kind":"b"}]"#).status, 204);
+    assert_eq!(post(nginx.port(), "/partly", r#"[{"kind":"a"},7]"#).status, 207);
+    assert_eq!(redis.list("list"), [b"class-a", b"class-a", b"class-b", b"class-a"]);
+    for line in ["/one 204 class=[class-a]", "/stored 204 class=[none]", "/partly 207 class=[none]"] {
+        let (path, _) = line.split_once(' ').expect("a path");
+        assert_eq!(nginx.wait_access(path), line);
+    }
+}

@@ -107,6 +107,7 @@ impl Batch {
             let Some(piece) = self.split.next(body) else {
                 // The log has no event to speak of.
                 request.clear_event();
+                request.forget_values();
                 return Ok(true);
             };
             let limit = location.max_event_size();
