@@ -25,7 +25,7 @@ run: ## try it out: builds, starts nginx and a private Redis, prints commands to
 	@exec packaging/run.sh
 
 test: install ## everything that should be green: installs what is missing, unit tests, tests with nginx and Redis
-	cargo test --locked --no-default-features --lib
+	cargo test --locked --no-default-features --features schema --lib
 	cargo build --locked $(CARGO_FEATURES)
 	cargo test --locked --tests --no-fail-fast $(CARGO_FEATURES)
 
@@ -40,7 +40,7 @@ fmt-check: ## formatting
 
 lint: fmt-check ## formatting and clippy, warnings are errors
 	cargo clippy --locked --all-targets $(CARGO_FEATURES) -- -D warnings
-	cargo clippy --locked --no-default-features --lib --tests -- -D warnings
+	cargo clippy --locked --no-default-features --features schema --lib --tests -- -D warnings
 
 clean: ## removes target
 	cargo clean

@@ -5,9 +5,13 @@
 //! itself.
 
 mod commands;
+mod key;
+mod keys;
 pub mod table;
 
 pub use commands::Commands;
+pub use key::{Charset, KeyLimit, KeyLimitError, KeyViolation, OnViolation};
+pub use keys::key_positions;
 
 /// One argument of a command, its name included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +22,49 @@ pub enum Arg<V> {
     Event,
     /// What the host evaluates anew for each event.
     Value(V),
+    /// A key with variables in it.
+    Key(Vec<KeyPart<V>>),
+}
+
+/// A part of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPart<V> {
+    Literal(Vec<u8>),
+    /// `name` is the variable's.
+    Value {
+        value: V,
+        name: Box<str>,
+        trust: Trust,
+    },
+}
+
+/// How far a variable is trusted inside a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// The configuration decides what it can be.
+    Configured,
+    /// A client decides: the [`KeyLimit`] holds for it.
+    Client,
+    /// As `Client`, and it is a member of the event, without which the key would be another one: it may not be empty.
+    Event,
+}
+
+/// Why a command cannot be encoded.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault<E> {
+    Source(E),
+    Key(KeyFault),
+}
+
+/// What is wrong with a key that an event or a request makes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFault {
+    #[error("empty key")]
+    Empty,
+    #[error("a member of the event that the key needs is missing or empty")]
+    EmptyMember,
+    #[error(transparent)]
+    Violation(KeyViolation),
 }
 
 /// Where the values of variable arguments come from, for one event.
@@ -42,6 +89,7 @@ enum Part<V> {
     Constant(Box<[u8]>),
     Event,
     Value(V),
+    Key(Vec<KeyPart<V>>),
 }
 
 impl<V> Template<V> {
@@ -63,6 +111,7 @@ impl<V> Template<V> {
                 }
                 Arg::Event => Part::Event,
                 Arg::Value(value) => Part::Value(value),
+                Arg::Key(parts) => Part::Key(parts),
             };
             let before = std::mem::replace(&mut constant, END.to_vec());
             parts.push(Part::Constant(before.into()));
@@ -72,24 +121,69 @@ impl<V> Template<V> {
         Self { condition, parts }
     }
 
+    /// Decides anew how far the variables in the command's keys are trusted, by their names.
+    pub fn judge(&mut self, trust_in: impl Fn(&str) -> Trust) {
+        for part in &mut self.parts {
+            let Part::Key(parts) = part else { continue };
+            for part in parts {
+                if let KeyPart::Value { name, trust, .. } = part {
+                    *trust = trust_in(name);
+                }
+            }
+        }
+    }
+
     /// Appends the command for one event to `out`, unless its condition says no. Copies, and allocates only where `out`
     /// has to grow. On an error `out` is as before.
-    pub fn encode<S: Source<V>>(&self, event: &[u8], source: &S, out: &mut Commands) -> Result<(), S::Error> {
+    pub fn encode<S: Source<V>>(
+        &self,
+        event: &[u8],
+        source: &S,
+        limit: &KeyLimit,
+        out: &mut Commands,
+    ) -> Result<(), Fault<S::Error>> {
+        let value = |value| source.value(value).map_err(Fault::Source);
         if let Some(condition) = &self.condition
-            && matches!(source.value(condition)?, b"" | b"0")
+            && matches!(value(condition)?, b"" | b"0")
         {
             return Ok(());
         }
-        out.append(|bytes| {
+        out.append(|bytes, key| {
             for part in &self.parts {
                 match part {
                     Part::Constant(constant) => bytes.extend_from_slice(constant),
                     Part::Event => append(bytes, event),
-                    Part::Value(value) => append(bytes, source.value(value)?),
+                    Part::Value(variable) => append(bytes, value(variable)?),
+                    Part::Key(parts) => {
+                        key.clear();
+                        for part in parts {
+                            match part {
+                                KeyPart::Literal(literal) => key.extend_from_slice(literal),
+                                KeyPart::Value { value: variable, trust, .. } => {
+                                    confine(value(variable)?, *trust, limit, key).map_err(Fault::Key)?;
+                                }
+                            }
+                        }
+                        if key.is_empty() {
+                            return Err(Fault::Key(KeyFault::Empty));
+                        }
+                        append(bytes, key);
+                    }
                 }
             }
             Ok(())
         })
+    }
+}
+
+fn confine(text: &[u8], trust: Trust, limit: &KeyLimit, key: &mut Vec<u8>) -> Result<(), KeyFault> {
+    match trust {
+        Trust::Configured => {
+            key.extend_from_slice(text);
+            Ok(())
+        }
+        Trust::Event if text.is_empty() => Err(KeyFault::EmptyMember),
+        Trust::Client | Trust::Event => limit.confine(text, key).map_err(KeyFault::Violation),
     }
 }
 
@@ -144,7 +238,7 @@ mod tests {
         S::Error: std::fmt::Debug,
     {
         let mut out = Commands::new();
-        template.encode(event, source, &mut out).unwrap();
+        template.encode(event, source, &KeyLimit::default(), &mut out).unwrap();
         assert_eq!(out.count(), out.iter().count());
         assert_eq!(out.len(), out.iter().map(<[u8]>::len).sum::<usize>());
         out.iter().map(<[u8]>::to_vec).collect()
@@ -224,14 +318,40 @@ mod tests {
         let fine = Template::new(None, vec![literal("ECHO"), Arg::Value(0)]);
         let fails = Template::new(None, vec![literal("MSET"), Arg::Value(0), Arg::Value(1)]);
         let unclear = Template::new(Some(1), vec![literal("PING")]);
+        let limit = KeyLimit::default();
         let mut out = Commands::new();
-        assert_eq!(fine.encode(b"{}", &values, &mut out), Ok(()));
-        assert_eq!(fails.encode(b"{}", &values, &mut out), Err(Missing));
-        assert_eq!(unclear.encode(b"{}", &values, &mut out), Err(Missing));
+        assert_eq!(fine.encode(b"{}", &values, &limit, &mut out), Ok(()));
+        assert_eq!(fails.encode(b"{}", &values, &limit, &mut out), Err(Fault::Source(Missing)));
+        assert_eq!(unclear.encode(b"{}", &values, &limit, &mut out), Err(Fault::Source(Missing)));
         let echo: &[u8] = b"*2\r\n$4\r\nECHO\r\n$5\r\nfirst\r\n";
         assert_eq!(out.iter().collect::<Vec<_>>(), [echo]);
         assert_eq!(out.len(), echo.len());
-        assert_eq!(fine.encode(b"{}", &values, &mut out), Ok(()));
+        assert_eq!(fine.encode(b"{}", &values, &limit, &mut out), Ok(()));
         assert_eq!(out.iter().collect::<Vec<_>>(), [echo, echo]);
+    }
+
+    #[test]
+    fn a_key_is_confined_where_a_client_decides() {
+        let part = |value, trust| KeyPart::Value { value, name: "v".into(), trust };
+        let key = |parts| Template::new(None, vec![literal("INCR"), Arg::Key(parts)]);
+        let encode = |template: &Template<usize>, text: &[u8]| {
+            let mut out = Commands::new();
+            let values = Values(vec![text.to_vec()]);
+            let done = template.encode(b"{}", &values, &KeyLimit::default(), &mut out);
+            done.map(|()| out.iter().next().unwrap().to_vec())
+        };
+        let client = key(vec![KeyPart::Literal(b"{v}:".to_vec()), part(0, Trust::Client)]);
+        assert_eq!(encode(&client, b"a"), Ok(b"*2\r\n$4\r\nINCR\r\n$5\r\n{v}:a\r\n".to_vec()));
+        assert!(encode(&client, b"").is_ok());
+        assert!(matches!(encode(&client, b"a b"), Err(Fault::Key(KeyFault::Violation(_)))));
+        assert!(matches!(encode(&client, b"a}"), Err(Fault::Key(KeyFault::Violation(_)))));
+        let event = key(vec![KeyPart::Literal(b"v:".to_vec()), part(0, Trust::Event)]);
+        assert_eq!(encode(&event, b""), Err(Fault::Key(KeyFault::EmptyMember)));
+        let bare = key(vec![part(0, Trust::Client)]);
+        assert_eq!(encode(&bare, b""), Err(Fault::Key(KeyFault::Empty)));
+        let mut configured = key(vec![part(0, Trust::Configured)]);
+        assert_eq!(encode(&configured, b"{a} b"), Ok(b"*2\r\n$4\r\nINCR\r\n$5\r\n{a} b\r\n".to_vec()));
+        configured.judge(|_| Trust::Event);
+        assert_eq!(encode(&configured, b""), Err(Fault::Key(KeyFault::EmptyMember)));
     }
 }

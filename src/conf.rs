@@ -1,11 +1,22 @@
 //! The configuration: this module's directives, one file per concept, and what they leave behind.
 
 #[cfg(feature = "nginx")]
+mod command;
+#[cfg(feature = "nginx")]
+mod definition;
+#[cfg(feature = "nginx")]
+mod field;
+#[cfg(feature = "nginx")]
 mod location;
 #[cfg(feature = "nginx")]
+mod methods;
+#[cfg(feature = "nginx")]
 pub mod redis;
+#[cfg(all(feature = "nginx", feature = "schema"))]
+pub mod schema;
 pub mod url;
 
+#[cfg(feature = "nginx")]
 #[cfg(feature = "nginx")]
 pub use location::Location;
 
@@ -23,6 +34,17 @@ use crate::ngx::{CommandArgs, Directive};
 pub struct Main {
     /// Each `meteorit_redis` block, and each URL that stands in place of a name.
     pub redis: Vec<std::rc::Rc<redis::Redis>>,
+    /// The variables that directives define.
+    pub defined: Vec<Defined>,
+}
+
+/// A variable that directives define, in one location or in several.
+#[cfg(feature = "nginx")]
+pub struct Defined {
+    /// In lower case.
+    pub name: String,
+    /// Whether any of them makes it a member of the event.
+    pub is_member: bool,
 }
 
 /// Every directive of this module. A setting stands where nginx lets such settings stand, and is inherited by what is
@@ -40,8 +62,24 @@ pub const DIRECTIVES: &[Directive] = &[
         name: c"meteorit_command",
         contexts: HTTP | SERVER | LOCATION | IF_IN_LOCATION,
         args: CommandArgs::OneOrMore,
-        set: location::command,
+        set: command::command,
     },
+    setting(c"meteorit_set", CommandArgs::TwoOrThree, definition::set),
+    setting(c"meteorit_time", CommandArgs::TwoOrThree, definition::time),
+    setting(c"meteorit_hash", CommandArgs::OneOrMore, definition::hash),
+    #[cfg(feature = "schema")]
+    setting(c"meteorit_schema", CommandArgs::One, schema::schema),
+    #[cfg(feature = "schema")]
+    setting(c"meteorit_schema_by", CommandArgs::NamedBlock, schema::schema_by),
+    #[cfg(feature = "schema")]
+    setting(c"meteorit_schema_dry_run", CommandArgs::Flag, location::schema_dry_run),
+    setting(c"meteorit_methods", CommandArgs::OneOrMore, location::methods),
+    setting(c"meteorit_batch", CommandArgs::OneOrTwo, location::batch),
+    setting(c"meteorit_max_body_size", CommandArgs::One, location::max_body_size),
+    setting(c"meteorit_response", CommandArgs::One, location::response),
+    setting(c"meteorit_field", CommandArgs::TwoOrThree, location::field),
+    setting(c"meteorit_key_limit", CommandArgs::OneOrMore, location::key_limit),
+    setting(c"meteorit_event_id", CommandArgs::One, location::event_id),
     setting(c"meteorit_duplicate_names", CommandArgs::One, location::duplicate_names),
     setting(c"meteorit_intercept_errors", CommandArgs::Flag, location::intercept_errors),
     setting(c"meteorit_max_depth", CommandArgs::One, location::max_depth),

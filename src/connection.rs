@@ -8,6 +8,7 @@ use std::rc::Weak;
 
 use crate::conf::redis::{Greeting, Settings};
 use crate::ngx::{Handler, Msec, Peer, Recv, Send, Timer};
+use crate::pool::Waiter;
 use crate::reply::{Broken, Parser, Reply, Verdict, printable};
 use crate::window::Window;
 
@@ -17,7 +18,7 @@ const INBOX: usize = 16 * 1024;
 /// A connection of the pool, open or not, with what is to be sent on it.
 pub struct Connection {
     link: Link,
-    pub window: Window<usize>,
+    pub window: Window<Waiter>,
     inbox: Inbox,
     parser: Parser,
     /// When Redis last sent something, or the first command after a silence was sent.
@@ -218,7 +219,7 @@ impl Connection {
         &mut self,
         greeting: &Greeting,
         now: Msec,
-        settle: &mut dyn FnMut(usize, &Reply),
+        settle: &mut dyn FnMut(Waiter, &Reply),
     ) -> Result<Progress, Lost> {
         let mut progress = Progress::None;
         loop {
@@ -247,7 +248,7 @@ impl Connection {
         &mut self,
         greeting: &Greeting,
         now: Msec,
-        settle: &mut dyn FnMut(usize, &Reply),
+        settle: &mut dyn FnMut(Waiter, &Reply),
     ) -> Result<Progress, Lost> {
         let mut progress = Progress::None;
         let mut from = 0;

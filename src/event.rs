@@ -17,15 +17,33 @@
 //! # Ok::<(), ngx_http_meteorit_module::event::Error>(())
 //! ```
 
+mod enrich;
 mod error;
 mod names;
-mod scan;
+mod pointer;
+pub(crate) mod scan;
 mod tape;
 #[cfg(test)]
 mod tests;
 
+pub use enrich::{Change, FieldName, enrich, json_string};
+pub(crate) use error::Fault;
 pub use error::{Error, Problem, Rule};
+pub use pointer::{Pointer, PointerError};
 pub use tape::{Elements, Event, Kind, Members, Name, Tape, Value};
+
+/// Whether `text` is one JSON value, of any kind, that a member of an event with these limits may have.
+pub fn is_json(text: &[u8], limits: &Limits) -> bool {
+    let mut object = Vec::with_capacity(text.len() + 8);
+    object.extend_from_slice(b"{\"\":");
+    object.extend_from_slice(text);
+    object.push(b'}');
+    let mut tape = Tape::new();
+    let Ok(event) = tape.parse(&object, limits) else { return false };
+    // Two members, or an object that ends inside the text, are more than one value.
+    let mut members = event.root().members();
+    members.next().is_some_and(|(_, value)| value.text() == text.trim_ascii()) && members.next().is_none()
+}
 
 /// What an event may be beyond correct JSON. Its size in bytes is bounded by whoever reads the body.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,7 +22,14 @@ mod request;
 #[cfg(feature = "nginx")]
 mod body;
 
+pub mod inflate;
+
+pub mod batch;
+
 pub mod event;
+
+#[cfg(feature = "schema")]
+pub mod schema;
 
 pub mod command;
 
@@ -43,6 +50,13 @@ pub mod response;
 pub mod backoff;
 
 pub mod conf;
+
+#[cfg(feature = "nginx")]
+mod current;
+
+pub mod form;
+
+pub mod id;
 
 #[cfg(feature = "nginx")]
 mod variables;

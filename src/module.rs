@@ -4,6 +4,7 @@ use crate::conf::Main;
 
 /// The worker's event loop has ended: nothing may be left open.
 pub fn exit_process(main: &Main) {
+    crate::request::batch::shut_down();
     for redis in &main.redis {
         redis.shut_down();
     }

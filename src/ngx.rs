@@ -11,9 +11,10 @@ mod peer;
 mod pending;
 mod request;
 mod sys;
+mod values;
 
 pub use conf::{CommandArgs, Complex, Conf, Directive, Position, context, parse_msec, parse_size};
-pub use event::{Msec, Posted, Timer, exiting, now, random};
+pub use event::{Msec, Posted, Timer, exiting, now, random, random_seed, strftime, unix_ms};
 pub use log::{Level, log};
 pub use peer::{Address, Handler, Peer, Recv, Send};
 pub use pending::Pending;

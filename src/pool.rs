@@ -17,6 +17,8 @@ use crate::ngx::{self, Handler, Level, Msec, Pending, Posted, Timer};
 use crate::reply::{Verdict, printable};
 use crate::request;
 use crate::response::Problem;
+pub use requests::{Waiter, Work};
+
 use requests::Requests;
 
 /// This worker's connections to one Redis, with all that waits for it.
@@ -99,18 +101,21 @@ impl Pool {
     }
 
     /// Takes an admitted request, which waits here until each of its commands has its verdict.
-    pub fn submit(&self, pending: Pending, commands: &Commands, intercept: bool) {
+    ///
+    /// `counts` says how many commands each event has, where there is more than one event.
+    pub fn submit(&self, pending: Pending, work: Work, commands: &Commands, counts: &[u32]) {
         let mut state = self.state.borrow_mut();
         let State { lines, requests, current, flush, .. } = &mut *state;
         let Some(line) = lines.get_mut(*current) else { return };
         let now = ngx::now();
         let deadline = now + self.settings.timeout;
-        let id = requests.insert(pending, commands.count(), intercept, now, deadline);
+        let request = requests.insert(pending, work, commands.count(), now, deadline);
         if line.connection.window.is_empty() {
             line.connection.set_idle(false);
         }
-        for command in commands.iter() {
-            line.connection.window.push(command, id);
+        let events = counts.iter().zip(0u32..).flat_map(|(count, event)| (0..*count).map(move |_| event));
+        for (command, event) in commands.iter().zip(events.chain(std::iter::repeat(0))) {
+            line.connection.window.push(command, Waiter { request, event });
         }
         line.set_timer_before(deadline.min(now + self.settings.stall_timeout), now);
         flush.post();
@@ -154,14 +159,14 @@ impl Pool {
                 return;
             }
             let mut stored = false;
-            let result = line.connection.readable(&pool.settings.greeting, now, &mut |id, reply| {
+            let result = line.connection.readable(&pool.settings.greeting, now, &mut |waiter, reply| {
                 line.expired = line.expired.saturating_sub(1);
                 let verdict = reply.verdict();
                 stored |= verdict == Verdict::Stored;
                 if matches!(verdict, Verdict::Refused | Verdict::Unavailable) {
                     refusals.log(now, &pool.settings.name, reply.error().unwrap_or_default());
                 }
-                requests.settle(id, verdict, || words(verdict, reply.error().unwrap_or_default()), now);
+                requests.settle(waiter, verdict, || words(verdict, reply.error().unwrap_or_default()), now);
             });
             if stored && line.on_trial {
                 pool.prove(line);
@@ -253,9 +258,14 @@ impl Pool {
         let ready_since = line.connection.ready_since();
         line.connection.close();
         while line.connection.window.in_flight() > 0 || line.expired > 0 {
-            let Some(id) = line.connection.window.give_up() else { break };
+            let Some(waiter) = line.connection.window.give_up() else { break };
             line.expired = line.expired.saturating_sub(1);
-            requests.settle(id, Verdict::Unknown, || "the connection to Redis was lost before it answered".into(), now);
+            requests.settle(
+                waiter,
+                Verdict::Unknown,
+                || "the connection to Redis was lost before it answered".into(),
+                now,
+            );
         }
         let name = &self.settings.name;
         let text = self.address(line).to_owned();
@@ -288,9 +298,9 @@ impl Pool {
         line.retry_at = Some(retry_at);
         let retry = line.retry_in(now);
         line.expired = 0;
-        while let Some(id) = line.connection.window.give_up() {
-            requests.retry_after(id, retry);
-            requests.settle(id, Verdict::Unavailable, || "Redis is away".into(), now);
+        while let Some(waiter) = line.connection.window.give_up() {
+            requests.retry_after(waiter, retry);
+            requests.settle(waiter, Verdict::Unavailable, || "Redis is away".into(), now);
         }
         line.connection.set_idle(true);
         if !ngx::exiting() {
@@ -321,7 +331,11 @@ impl Pool {
             state.requests.take_done()
         };
         for done in done.drain(..) {
-            request::finish(done.pending, Problem::Redis(done.outcome), done.redis_time, done.intercept);
+            let problem = match done.work {
+                Work::Event(outcome) => Problem::Redis(outcome),
+                Work::Batch(report) => Problem::Batch(report),
+            };
+            request::finish(done.pending, problem, Some(done.redis_time));
         }
         self.state.borrow_mut().requests.reuse(done);
     }
@@ -371,7 +385,7 @@ impl Line {
 
     /// When there is something to do next, if nothing happens before.
     fn wake_at(&self, settings: &Settings, requests: &Requests) -> Option<Msec> {
-        let deadline = self.connection.window.waiter(self.expired).and_then(|id| requests.deadline(id));
+        let deadline = self.connection.window.waiter(self.expired).and_then(|waiter| requests.deadline(waiter));
         [deadline, self.connection.overdue_at(settings), self.retry_at].into_iter().flatten().min()
     }
 
@@ -380,21 +394,23 @@ impl Line {
     /// not is taken back, so that nothing of it will be written.
     fn expire(&mut self, requests: &mut Requests, now: Msec) {
         let window = &mut self.connection.window;
-        let is_due = |requests: &Requests, id| requests.deadline(id).is_none_or(|deadline| deadline <= now);
-        while let Some(id) = window.waiter(self.expired) {
-            let sent = self.expired < window.touched() || requests.is_answered(id);
-            if !sent || !is_due(requests, id) {
+        let is_due = |requests: &Requests, waiter| requests.deadline(waiter).is_none_or(|deadline| deadline <= now);
+        while let Some(waiter) = window.waiter(self.expired) {
+            let sent = self.expired < window.touched() || requests.is_answered(waiter);
+            if !sent || !is_due(requests, waiter) {
                 break;
             }
-            requests.expire(id, now);
+            requests.expire(waiter, now);
             self.expired += 1;
         }
-        let due: Vec<usize> =
-            (self.expired..).map_while(|index| window.waiter(index)).take_while(|id| is_due(requests, *id)).collect();
+        let due: Vec<Waiter> = (self.expired..)
+            .map_while(|index| window.waiter(index))
+            .take_while(|waiter| is_due(requests, *waiter))
+            .collect();
         if self.expired >= window.touched() && !due.is_empty() {
             window.remove_unsent(self.expired..self.expired + due.len());
-            for id in due {
-                requests.settle(id, Verdict::Unavailable, || "Redis did not take it in time".into(), now);
+            for waiter in due {
+                requests.settle(waiter, Verdict::Unavailable, || "Redis did not take it in time".into(), now);
             }
         }
     }

@@ -1,35 +1,37 @@
 //! Request: the content handler. It checks method and media type, has the body read, validated and encoded, and hands
 //! the commands to the pool; from then on the request waits as a [`Pending`] that is answered exactly once.
 
+pub mod batch;
+mod encode;
+mod intake;
+
 use std::cell::RefCell;
 
-use crate::body::{self, Unreadable};
-use crate::command::{Commands, Source};
-use crate::conf::Location;
-use crate::event::Tape;
-use crate::ngx::{Complex, Handled, Level, Method, OutOfMemory, Pending, Request};
-use crate::response::{Answer, Fate, Problem};
-
-/// What one event after another is read and encoded with.
-struct Scratch {
-    tape: Tape,
-    commands: Commands,
-}
+use crate::command::Commands;
+use crate::event::{self, Kind};
+use crate::ngx::{Handled, Level, Msec, OutOfMemory, Pending, Request, unix_ms};
+use crate::pool::Work;
+use crate::response::{Answer, Fate, Outcome, Problem, Style};
+use crate::variables;
+use intake::{Origin, event_text, origin};
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { tape: Tape::new(), commands: Commands::new() });
+    /// What one request after another is encoded into.
+    static COMMANDS: RefCell<Commands> = RefCell::new(Commands::new());
 }
 
 /// The content handler of a location with `meteorit_pass`.
 pub fn handle(request: Request) -> Handled {
     let location = request.location();
-    let limit = location.max_event_size();
-    let problem = if request.method() == Method::Other {
-        Problem::MethodNotAllowed
-    } else if !request.content_type().is_none_or(is_accepted) {
+    let limit = location.max_body_size();
+    let problem = if !location.methods().has(request.method()) {
+        Problem::MethodNotAllowed { allow: location.methods().list() }
+    } else if !origin(&request).is_some_and(|origin| origin != Origin::Lines || location.batch().is_some()) {
         Problem::UnsupportedMediaType
+    } else if let Err(unknown) = intake::coding(&request) {
+        Problem::Coding(unknown)
     } else if request.content_length().is_some_and(|length| length > limit as u64) {
-        Problem::TooLarge { limit }
+        intake::too_large(location, limit)
     } else {
         return request.read_body(body_read);
     };
@@ -37,34 +39,47 @@ pub fn handle(request: Request) -> Handled {
     request.answer_without_body(&answer, location.intercept_errors())
 }
 
-/// application/json, anything +json, text/plain; parameters do not matter.
-fn is_accepted(media_type: &[u8]) -> bool {
-    let end = media_type.iter().position(|byte| *byte == b';').unwrap_or(media_type.len());
-    let media_type = media_type.get(..end).unwrap_or_default().trim_ascii();
-    let suffix = media_type.len().checked_sub(5).and_then(|at| media_type.get(at..));
-    media_type.is_empty()
-        || media_type.eq_ignore_ascii_case(b"application/json")
-        || media_type.eq_ignore_ascii_case(b"text/plain")
-        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
-}
-
 fn body_read(request: Request) {
     let location = request.location();
-    let result = SCRATCH.with_borrow_mut(|scratch| {
-        encode(&request, location, scratch)?;
-        if scratch.commands.is_empty() {
-            return Ok(None);
+    if let Some(note) = request.note() {
+        note.received.set(Some(unix_ms()));
+    }
+    let text = match event_text(&request, location) {
+        Ok(text) => text,
+        Err(problem) => {
+            let answer = tell(&request, &problem);
+            return request.answer(&answer, location.intercept_errors());
         }
-        let pool = location.pool().ok_or(Problem::NoResources)?;
-        pool.admit(scratch.commands.len())?;
-        Ok(Some(pool))
-    });
-    let answer = match result {
+    };
+    if let Some(form) = batch::form(&request, text) {
+        return batch::begin(request, text, form);
+    }
+    let limit = location.max_event_size();
+    let result =
+        COMMANDS.with_borrow_mut(|commands| {
+            if text.len() > limit {
+                return Err(Problem::TooLarge { limit });
+            }
+            commands.clear();
+            // The whole body, with what white space is around the object.
+            encode::encode(&request, location, text, commands).map_err(|problem| match problem {
+                Problem::Event(event::Error::Rule {
+                    rule: event::Rule::NotAnObject { found: Kind::Array }, ..
+                }) if location.batch().is_none() => Problem::BatchesOff,
+                problem => problem,
+            })?;
+            if commands.is_empty() {
+                return Ok(None);
+            }
+            let pool = location.redis().ok_or(Problem::NoResources)?.pool();
+            pool.admit(commands.len())?;
+            Ok(Some(pool))
+        });
+    let problem = match result {
         Ok(Some(pool)) => match request.suspend() {
             Ok(pending) => {
-                return SCRATCH.with_borrow(|scratch| {
-                    pool.submit(pending, &scratch.commands, location.intercept_errors());
-                });
+                let work = Work::Event(Outcome::default());
+                return COMMANDS.with_borrow(|commands| pool.submit(pending, work, commands, &[]));
             }
             Err((request, OutOfMemory)) => {
                 let answer = tell(&request, &Problem::NoResources);
@@ -72,70 +87,41 @@ fn body_read(request: Request) {
             }
         },
         // Every command's if= said no.
-        Ok(None) => {
-            note(&request, Fate::Stored);
-            Answer::no_content()
-        }
-        Err(problem) => tell(&request, &problem),
+        Ok(None) => Problem::Redis(Outcome::default()),
+        Err(problem) => problem,
     };
+    let answer = tell(&request, &problem);
     request.answer(&answer, location.intercept_errors());
 }
 
-/// From the body to the commands' bytes.
-fn encode(request: &Request, location: &Location, scratch: &mut Scratch) -> Result<(), Problem> {
-    let limit = location.max_event_size();
-    let text = body::collect(request, limit).map_err(|unreadable| match unreadable {
-        Unreadable::TooLarge => Problem::TooLarge { limit },
-        Unreadable::OutOfMemory => Problem::NoResources,
-        Unreadable::File => {
-            request.log(Level::Error, "meteorit: the body's temporary file cannot be read back");
-            Problem::NoResources
-        }
-    })?;
-    scratch.tape.parse(text, &location.limits()).map_err(Problem::Event)?;
-    // The whole body, with what white space is around the object.
-    request.set_event(text);
-    scratch.commands.clear();
-    for template in location.commands() {
-        let encoded = template.encode(text, &Evaluate(request), &mut scratch.commands);
-        encoded.map_err(|OutOfMemory| Problem::NoResources)?;
-    }
-    Ok(())
-}
-
-/// nginx's variables, seen from a request.
-struct Evaluate<'a, 'r>(&'a Request<'r>);
-
-impl Source<Complex> for Evaluate<'_, '_> {
-    type Error = OutOfMemory;
-
-    fn value(&self, value: &Complex) -> Result<&[u8], OutOfMemory> {
-        self.0.evaluate(value)
-    }
-}
-
 /// Answers a request that waited.
-pub fn finish(pending: Pending, problem: Problem, redis_time: u64, intercept: bool) {
+pub fn finish(pending: Pending, problem: Problem, redis_time: Option<Msec>) {
     pending.answer(|request| {
         if let Some(note) = request.note() {
-            note.redis_time.set(Some(redis_time));
+            note.redis_time.set(redis_time);
         }
-        (tell(request, &problem), intercept)
+        (tell(request, &problem), request.location().intercept_errors())
     });
 }
 
 /// Takes note of what becomes of the request, and makes the answer that says it.
 fn tell(request: &Request, problem: &Problem) -> Answer {
-    note(request, problem.fate());
-    let answer = problem.answer();
-    if let (400..500, Some(body)) = (answer.status, &answer.body) {
-        request.log(Level::Info, &format!("meteorit: event not taken: {body}"));
-    }
-    answer
-}
-
-fn note(request: &Request, fate: Fate) {
+    let fate = problem.fate();
     if let Some(note) = request.note() {
         note.fate.set(Some(fate));
     }
+    let answer = problem.answer();
+    if let (Fate::Rejected, Some(body)) = (fate, &answer.body) {
+        request.log(Level::Info, &format!("meteorit: event not taken: {}", String::from_utf8_lossy(&body.bytes)));
+    }
+    match (problem, request.location().style()) {
+        (Problem::Redis(_), Style::Json) if answer.status == 204 => Answer::json(200, &accepted(request)),
+        (_, style) => answer.styled(style),
+    }
+}
+
+/// What a JSON answer says of a single event that was stored.
+fn accepted(request: &Request) -> String {
+    let id = variables::id(request).ok().flatten().map(String::from_utf8_lossy).unwrap_or_default();
+    format!(r#""accepted":1,"rejected":0,"ids":[{}],"errors":[]"#, serde_json::json!(id))
 }

@@ -3,127 +3,71 @@
 //! Errors are problem details (RFC 9457). This step sends nothing; it says what to send.
 
 mod outcome;
+mod problem;
+mod report;
 
 pub use outcome::{Fate, Outcome};
+pub use problem::{Problem, Words};
+pub use report::{Error, Report};
 
-use serde_json::json;
-
-use crate::event;
-
-/// The media type of every body that is sent.
-pub const PROBLEM_JSON: &str = "application/problem+json";
+use std::borrow::Cow;
 
 /// What goes back to the client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
-    /// Of type [`PROBLEM_JSON`]; None only with 204.
-    pub body: Option<String>,
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// None only with 204.
+    pub body: Option<Body>,
 }
 
-/// Why a request failed.
-#[derive(Debug)]
-pub enum Problem {
-    MethodNotAllowed,
-    UnsupportedMediaType,
-    /// Larger than `limit` bytes.
-    TooLarge {
-        limit: usize,
-    },
-    Event(event::Error),
-    /// As much as `backlog` allows waits for Redis already.
-    BacklogFull,
-    /// Redis is away; the next attempt to connect is `retry` seconds from now.
-    Away {
-        retry: u32,
-    },
-    Redis(Outcome),
-    /// nginx lacks memory, or cannot read back its temporary file.
-    NoResources,
+/// A body and its media type.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Body {
+    pub media_type: &'static str,
+    pub bytes: Cow<'static, [u8]>,
 }
+
+/// What `meteorit_response` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// No body where all is well.
+    None,
+    /// A JSON object that says what was accepted.
+    Json,
+    /// A picture of one transparent pixel, whatever became of the event: the status alone tells.
+    Pixel,
+}
+
+/// GIF89a: one pixel, transparent.
+const PIXEL: &[u8] =
+    b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
 
 impl Answer {
     /// 204: everything was done.
     pub fn no_content() -> Answer {
         Answer { status: 204, headers: Vec::new(), body: None }
     }
-}
 
-impl Problem {
-    /// What the access log says of it.
-    pub fn fate(&self) -> Fate {
-        match self {
-            Problem::Redis(outcome) => outcome.fate(),
-            Problem::BacklogFull | Problem::Away { .. } | Problem::NoResources => Fate::Unavailable,
-            _ => Fate::Rejected,
-        }
+    /// A JSON object of these members.
+    pub fn json(status: u16, members: &str) -> Answer {
+        let bytes = format!("{{{members}}}").into_bytes().into();
+        Answer { status, headers: Vec::new(), body: Some(Body { media_type: "application/json", bytes }) }
     }
 
-    /// The answer that tells the client.
-    pub fn answer(&self) -> Answer {
-        let (status, kind, title, detail) = match self {
-            Problem::MethodNotAllowed => {
-                (405, "method-not-allowed", "Method not allowed", "an event is sent by POST or PUT".to_owned())
+    /// The same answer in that style; a 200 is one where all is well.
+    pub fn styled(mut self, style: Style) -> Answer {
+        if style == Style::None && self.status == 200 {
+            return Answer::no_content();
+        }
+        if style == Style::Pixel {
+            if self.status == 204 {
+                self.status = 200;
             }
-            Problem::UnsupportedMediaType => (
-                415,
-                "unsupported-media-type",
-                "Unsupported media type",
-                "an event is application/json, another type that ends in +json, text/plain, or has no type".to_owned(),
-            ),
-            Problem::TooLarge { limit } => {
-                (413, "event-too-large", "Event too large", format!("an event has at most {limit} bytes"))
-            }
-            Problem::Event(error @ event::Error::Syntax { .. }) => (400, "not-json", "Not JSON", error.to_string()),
-            Problem::Event(error @ event::Error::Rule { .. }) => {
-                (422, "invalid-event", "Invalid event", error.to_string())
-            }
-            Problem::BacklogFull => (
-                503,
-                "unavailable",
-                "Temporarily unavailable",
-                "too much is waiting for Redis; nothing was written".to_owned(),
-            ),
-            Problem::Away { .. } => {
-                (503, "unavailable", "Temporarily unavailable", "Redis is away; nothing was written".to_owned())
-            }
-            Problem::NoResources => (
-                503,
-                "unavailable",
-                "Temporarily unavailable",
-                "the server lacks memory or disk; nothing was written".to_owned(),
-            ),
-            Problem::Redis(outcome) => {
-                let (status, kind, title) = match outcome.fate() {
-                    Fate::Stored => return Answer::no_content(),
-                    Fate::Rejected => (422, "rejected-by-redis", "Event rejected by Redis"),
-                    Fate::Refused => (502, "refused-by-redis", "Refused by Redis"),
-                    Fate::Unavailable => (503, "unavailable", "Temporarily unavailable"),
-                    Fate::Timeout => (504, "outcome-unknown", "Outcome unknown"),
-                };
-                (status, kind, title, outcome.detail())
-            }
-        };
-        let place = match self {
-            Problem::Event(event::Error::Syntax { line, column, .. }) => {
-                format!(r#","line":{line},"column":{column}"#)
-            }
-            Problem::Event(event::Error::Rule { pointer, .. }) => format!(r#","pointer":{}"#, json!(pointer)),
-            _ => String::new(),
-        };
-        let body = format!(
-            r#"{{"type":"urn:meteorit:problem:{kind}","title":"{title}","status":{status},"detail":{}{place}}}"#,
-            json!(detail)
-        );
-        let headers = match (self, status) {
-            (_, 405) => vec![("Allow", "POST, PUT".to_owned())],
-            (Problem::Away { retry }, _) => vec![("Retry-After", retry.to_string())],
-            (Problem::Redis(outcome), 503) => vec![("Retry-After", outcome.retry_after().to_string())],
-            (_, 503) => vec![("Retry-After", "1".to_owned())],
-            _ => Vec::new(),
-        };
-        Answer { status, headers, body: Some(body) }
+            self.headers.push(("Cache-Control", "no-cache, no-store, must-revalidate".into()));
+            self.body = Some(Body { media_type: "image/gif", bytes: PIXEL.into() });
+        }
+        self
     }
 }
 
@@ -132,10 +76,10 @@ mod tests {
     use super::*;
     use crate::event::{Limits, Tape};
     use crate::reply::Verdict;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     fn body(answer: &Answer) -> Value {
-        serde_json::from_str(answer.body.as_deref().unwrap()).unwrap()
+        serde_json::from_slice(&answer.body.as_ref().unwrap().bytes).unwrap()
     }
 
     fn event_error(text: &[u8]) -> Answer {
@@ -160,9 +104,19 @@ mod tests {
 
     #[test]
     fn headers_go_with_their_status() {
-        assert_eq!(Problem::MethodNotAllowed.answer().headers, [("Allow", "POST, PUT".to_owned())]);
-        assert_eq!(Problem::Away { retry: 7 }.answer().headers, [("Retry-After", "7".to_owned())]);
-        assert_eq!(Problem::BacklogFull.answer().headers, [("Retry-After", "1".to_owned())]);
+        assert_eq!(Problem::MethodNotAllowed { allow: "POST, PUT" }.answer().headers, [("Allow", "POST, PUT".into())]);
+        assert_eq!(Problem::Away { retry: 7 }.answer().headers, [("Retry-After", "7".into())]);
+        assert_eq!(Problem::BacklogFull.answer().headers, [("Retry-After", "1".into())]);
+    }
+
+    #[test]
+    fn a_pixel_keeps_the_status_and_is_not_cached() {
+        let answer = Answer::no_content().styled(Style::Pixel);
+        assert_eq!((answer.status, answer.body.as_ref().unwrap().bytes.len()), (200, PIXEL.len()));
+        let answer = Problem::Away { retry: 7 }.answer().styled(Style::Pixel);
+        assert_eq!((answer.status, answer.body.unwrap().media_type), (503, "image/gif"));
+        let names: Vec<&str> = answer.headers.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["Retry-After", "Cache-Control"]);
     }
 
     #[test]
@@ -186,6 +140,6 @@ mod tests {
             assert_eq!(answer(verdicts).status, status, "{verdicts:?}");
         }
         assert!(answer(&[Stored]).body.is_none());
-        assert_eq!(answer(&[Unavailable]).headers, [("Retry-After", "1".to_owned())]);
+        assert_eq!(answer(&[Unavailable]).headers, [("Retry-After", "1".into())]);
     }
 }

@@ -13,6 +13,8 @@ pub struct Commands {
     bytes: Vec<u8>,
     /// Where in `bytes` each command ends.
     ends: Vec<usize>,
+    /// Room for one key while it is put together.
+    key: Vec<u8>,
 }
 
 impl Commands {
@@ -52,10 +54,20 @@ impl Commands {
         self.ends.shrink_to(RETAINED_ENDS);
     }
 
-    /// Adds what `write` appends as one command; if it appends nothing or fails, none.
-    pub(super) fn append<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+    /// Forgets all commands but the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.ends.truncate(count);
+        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
+    }
+
+    /// Adds what `write` appends to the first vector as one command; if it appends nothing or fails, none. The second is
+    /// room to work in.
+    pub(super) fn append<E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let start = self.bytes.len();
-        let written = write(&mut self.bytes);
+        let written = write(&mut self.bytes, &mut self.key);
         if written.is_err() {
             self.bytes.truncate(start);
         } else if self.bytes.len() > start {
@@ -70,7 +82,7 @@ mod tests {
     use super::*;
 
     fn add(commands: &mut Commands, bytes: &[u8]) {
-        let written: Result<(), ()> = commands.append(|out| {
+        let written: Result<(), ()> = commands.append(|out, _| {
             out.extend_from_slice(bytes);
             Ok(())
         });

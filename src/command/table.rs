@@ -125,7 +125,12 @@ fn check_keys(name: &[u8], rest: &[Option<&[u8]>], least: usize) -> Result<(), C
     }
 }
 
-fn listed(name: &[u8], names: &str) -> bool {
+/// Which argument says how many keys a command has, the name being argument 0; the keys are behind it.
+pub(super) fn number_of_keys(name: &[u8]) -> Option<usize> {
+    KEYS_COUNTED.iter().find(|(_, _, names)| listed(name, names)).map(|(at, ..)| at + 1)
+}
+
+pub(super) fn listed(name: &[u8], names: &str) -> bool {
     names.split_ascii_whitespace().any(|listed| name.eq_ignore_ascii_case(listed.as_bytes()))
 }
 

@@ -2,12 +2,16 @@
 
 use std::rc::Rc;
 
-use super::Main;
+use super::definition::{Definition, Definitions};
+use super::field::Field;
+use super::methods::Methods;
 use super::redis::{self, Redis};
-use crate::command::{Arg, Template, table};
+use super::{Main, command};
+use crate::command::{KeyLimit, Template};
 use crate::event::{DuplicateNames, Limits};
 use crate::ngx::{Complex, Conf, Position, parse_size};
-use crate::pool::Pool;
+use crate::request::batch::Mode;
+use crate::response::Style;
 
 /// The largest `meteorit_max_event_size`, in bytes: a span on the tape has 32 bits, and Redis takes bulk strings of at
 /// most 512 MB (`proto-max-bulk-len`).
@@ -18,7 +22,23 @@ const LARGEST_EVENT: usize = 256 * 1024 * 1024;
 pub struct Location {
     pass: Option<Pass>,
     /// Shared with the locations inside that have none of their own.
-    commands: Option<Rc<Vec<Template<Complex>>>>,
+    pub commands: Option<Rc<Vec<Template<Complex>>>>,
+    /// Variables that are made of the event; those of outer levels that are not defined anew come after the own ones.
+    pub definitions: Definitions,
+    event_id: Option<Rc<Complex>>,
+    fields: Option<Rc<Vec<Field>>>,
+    key_limit: Option<KeyLimit>,
+    #[cfg(feature = "schema")]
+    pub schema: Option<Rc<super::schema::Choice>>,
+    #[cfg(feature = "schema")]
+    schema_dry_run: Option<bool>,
+    methods: Option<Methods>,
+    style: Option<Style>,
+    /// None inside is `off`.
+    batch: Option<Option<Mode>>,
+    max_body_size: Option<usize>,
+    /// nginx's own limit for the location, in bytes; 0 is none, or not known yet.
+    client_max_body_size: usize,
     intercept_errors: Option<bool>,
     duplicate_names: Option<DuplicateNames>,
     max_depth: Option<u32>,
@@ -41,10 +61,10 @@ enum Target {
 }
 
 impl Location {
-    /// The pool that events go to; None where there is no `meteorit_pass`.
-    pub fn pool(&self) -> Option<&Pool> {
+    /// The Redis that events go to; None where there is no `meteorit_pass`.
+    pub fn redis(&self) -> Option<&Rc<Redis>> {
         match &self.pass {
-            Some(Pass { target: Target::Redis(redis), .. }) => Some(redis.pool()),
+            Some(Pass { target: Target::Redis(redis), .. }) => Some(redis),
             _ => None,
         }
     }
@@ -54,8 +74,57 @@ impl Location {
         self.commands.as_ref().map_or(&[], |commands| commands)
     }
 
+    /// What the variable at this place in [`Main::defined`] is made of here.
+    pub fn definition(&self, index: usize) -> Option<&Definition> {
+        self.definitions.iter().find(|(defined, _)| *defined == index).map(|(_, definition)| &**definition)
+    }
+
+    /// Where the event's own id comes from, if it has one.
+    pub fn event_id(&self) -> Option<&Complex> {
+        self.event_id.as_deref()
+    }
+
+    /// Members that are added to each event.
+    pub fn fields(&self) -> &[Field] {
+        self.fields.as_ref().map_or(&[], |fields| fields)
+    }
+
+    pub fn key_limit(&self) -> KeyLimit {
+        self.key_limit.unwrap_or_default()
+    }
+
+    /// Whether an event that does not fit its schema is taken nonetheless.
+    #[cfg(feature = "schema")]
+    pub fn schema_dry_run(&self) -> bool {
+        self.schema_dry_run.unwrap_or(false)
+    }
+
+    pub fn methods(&self) -> Methods {
+        self.methods.unwrap_or_default()
+    }
+
+    pub fn style(&self) -> Style {
+        self.style.unwrap_or(Style::None)
+    }
+
     pub fn intercept_errors(&self) -> bool {
         self.intercept_errors.unwrap_or(false)
+    }
+
+    /// None when batches are off.
+    pub fn batch(&self) -> Option<Mode> {
+        self.batch.flatten()
+    }
+
+    /// The largest body, decoded, in bytes: that of one event, or what a batch may have.
+    pub fn max_body_size(&self) -> usize {
+        match self.batch() {
+            None => self.max_event_size(),
+            Some(_) => self.max_body_size.unwrap_or(match self.client_max_body_size {
+                0 => LARGEST_EVENT,
+                size => size,
+            }),
+        }
     }
 
     /// In bytes.
@@ -72,14 +141,42 @@ impl Location {
         }
     }
 
+    /// Decides how far variables are trusted in the keys of the commands that stand here, which is known only once all of
+    /// the configuration has been read.
+    pub fn judge_commands(&mut self, conf: &Conf, main: &Main) {
+        if let Some(commands) = self.commands.as_mut().and_then(Rc::get_mut) {
+            commands.iter_mut().for_each(|command| command.judge(|name| command::trust(conf, main, name)));
+        }
+    }
+
     /// Takes over from `outer` what is not set here, and checks what can only be checked now.
     pub fn merge(&mut self, conf: &mut Conf, main: &mut Main, outer: &Location) -> Result<(), String> {
+        self.judge_commands(conf, main);
         self.commands = self.commands.take().or_else(|| outer.commands.clone());
+        for (index, definition) in &outer.definitions {
+            if self.definition(*index).is_none() {
+                self.definitions.push((*index, definition.clone()));
+            }
+        }
+        self.fields = self.fields.take().or_else(|| outer.fields.clone());
+        #[cfg(feature = "schema")]
+        {
+            self.schema = self.schema.take().or_else(|| outer.schema.clone());
+            self.schema_dry_run = self.schema_dry_run.or(outer.schema_dry_run);
+        }
+        self.key_limit = self.key_limit.or(outer.key_limit);
+        self.event_id = self.event_id.take().or_else(|| outer.event_id.clone());
+        self.methods = self.methods.or(outer.methods);
+        self.style = self.style.or(outer.style);
+        self.batch = self.batch.or(outer.batch);
+        self.max_body_size = self.max_body_size.or(outer.max_body_size);
         self.intercept_errors = self.intercept_errors.or(outer.intercept_errors);
         self.duplicate_names = self.duplicate_names.or(outer.duplicate_names);
         self.max_depth = self.max_depth.or(outer.max_depth);
         self.max_members = self.max_members.or(outer.max_members);
         self.max_event_size = self.max_event_size.or(outer.max_event_size);
+
+        self.client_max_body_size = usize::try_from(conf.core().max_body()).unwrap_or(0);
 
         // As proxy_pass: the block of an `if` or a limit_except goes on where its location goes, a location in a
         // location does not (ngx_http_proxy_merge_loc_conf).
@@ -116,9 +213,9 @@ impl Location {
         if self.commands().is_empty() {
             return Err(format!("\"meteorit_pass\" without a \"meteorit_command\" in {position}"));
         }
-        let largest = match usize::try_from(core.max_body()) {
-            Ok(max_body @ 1..) => self.max_event_size().min(max_body),
-            _ => self.max_event_size(),
+        let largest = match self.client_max_body_size {
+            0 => self.max_body_size(),
+            size => size.min(self.max_body_size()),
         };
         let buffer = core.body_buffer();
         if buffer < largest {
@@ -153,34 +250,72 @@ pub fn pass(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result
     Ok(())
 }
 
-/// `meteorit_command [if=VALUE] COMMAND ARG...`
-pub fn command(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
-    let words = conf.words();
-    let mut args = words.get(1..).unwrap_or_default();
-    let mut condition = None;
-    if let [first, rest @ ..] = args
-        && let Some(value) = first.strip_prefix(b"if=")
-    {
-        condition = Some(compile(conf, value)?);
-        args = rest;
+/// `meteorit_event_id VALUE`
+pub fn event_id(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let value = compile(conf, &argument(conf))?;
+    set(conf, &mut location.event_id, Some(Rc::new(value)), "a value")
+}
+
+/// `meteorit_field NAME VALUE [json]`
+pub fn field(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let field = Field::read(conf)?;
+    let fields = location.fields.get_or_insert_default();
+    if fields.iter().any(|known| known.text == field.text) {
+        return Err(format!("the member \"{}\" is added twice here", field.text));
     }
-    if args.is_empty() {
-        return Err("\"meteorit_command\" has an \"if=\" but no command".into());
-    }
-    let literals: Vec<Option<&[u8]>> = args.iter().map(|arg| Some(&**arg).filter(|arg| !arg.contains(&b'$'))).collect();
-    table::check(&literals).map_err(|error| format!("{error} in \"meteorit_command\""))?;
-    let mut parts = Vec::with_capacity(args.len());
-    for arg in args {
-        parts.push(match &**arg {
-            b"$event" | b"${event}" => Arg::Event,
-            text if text.contains(&b'$') => Arg::Value(compile(conf, text)?),
-            text => Arg::Literal(text.to_vec()),
-        });
-    }
-    let commands =
-        Rc::get_mut(location.commands.get_or_insert_default()).ok_or("internal error: commands are shared")?;
-    commands.push(Template::new(condition, parts));
+    Rc::get_mut(fields).ok_or("internal error: fields are shared")?.push(field);
     Ok(())
+}
+
+/// `meteorit_key_limit [length=NUMBER] [charset=NAME] [on_violation=reject | hash]`
+pub fn key_limit(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let words = conf.words();
+    let words: Vec<_> = words.iter().skip(1).map(|word| String::from_utf8_lossy(word)).collect();
+    let limit = KeyLimit::parse(words.iter().map(|word| &**word));
+    let limit = limit.map_err(|error| format!("{error} in \"meteorit_key_limit\" directive"))?;
+    set(conf, &mut location.key_limit, Some(limit), "")
+}
+
+/// `meteorit_schema_dry_run on | off`
+#[cfg(feature = "schema")]
+pub fn schema_dry_run(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    choose(conf, &mut location.schema_dry_run, &[("on", true), ("off", false)])
+}
+
+/// `meteorit_methods METHOD...`
+pub fn methods(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let words = conf.words();
+    let methods = Methods::parse(words.get(1..).unwrap_or_default())?;
+    set(conf, &mut location.methods, Some(methods), "")
+}
+
+/// `meteorit_response none | json | pixel`
+pub fn response(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let choices = [("none", Style::None), ("json", Style::Json), ("pixel", Style::Pixel)];
+    choose(conf, &mut location.style, &choices)
+}
+
+/// `meteorit_batch off | all | partial [max=NUMBER]`
+pub fn batch(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let words = conf.words();
+    let max = match words.get(2) {
+        None => Some(1000),
+        Some(text) => text
+            .strip_prefix(b"max=")
+            .and_then(|number| std::str::from_utf8(number).ok()?.parse().ok())
+            .filter(|max| (1..=1_000_000).contains(max)),
+    };
+    let max = max
+        .ok_or("invalid parameter in \"meteorit_batch\" directive: expected \"max=\" and a number from 1 to 1000000")?;
+    let on = |partial| Some(Mode { partial, max });
+    choose(conf, &mut location.batch, &[("off", None), ("all", on(false)), ("partial", on(true))])
+}
+
+/// `meteorit_max_body_size SIZE`
+pub fn max_body_size(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let value = argument(conf);
+    let size = parse_size(&value).filter(|size| (2..=LARGEST_EVENT).contains(size));
+    set(conf, &mut location.max_body_size, size, "a size from 2 bytes to 256m")
 }
 
 /// `meteorit_intercept_errors on | off`
@@ -242,6 +377,6 @@ fn argument(conf: &Conf) -> Vec<u8> {
 }
 
 /// An empty error says that nginx has logged it.
-fn compile(conf: &mut Conf, value: &[u8]) -> Result<Complex, String> {
+pub fn compile(conf: &mut Conf, value: &[u8]) -> Result<Complex, String> {
     conf.compile(value).map_err(|()| String::new())
 }

@@ -97,12 +97,17 @@ impl fmt::Display for Place<'_> {
 
 /// What the scanner notes when it stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Syntax { at: usize, problem: Problem },
     Rule { node: u32, rule: Rule },
 }
 
 impl Fault {
+    /// The error of a text that has no tape.
+    pub(crate) fn in_text(self, text: &[u8]) -> Error {
+        self.explain(text, &[])
+    }
+
     #[cold]
     pub(super) fn explain(self, text: &[u8], nodes: &[Node]) -> Error {
         match self {

@@ -30,6 +30,21 @@ impl NameCheck {
         self.exact(text, nodes, object)
     }
 
+    /// Marks each name that a later member of `object` has too; of `object` the same holds.
+    pub(super) fn shadow(&mut self, text: &[u8], nodes: &mut [Node], object: u32, members: u32) {
+        if members < 2 || self.surely_distinct(text, nodes, object, members) {
+            return;
+        }
+        self.sort(text, nodes, object);
+        for (one, next) in self.neighbours() {
+            if one.bytes(text, &self.unescaped) == next.bytes(text, &self.unescaped)
+                && let Some(name) = nodes.get_mut(one.value as usize - 1)
+            {
+                name.shadowed = true;
+            }
+        }
+    }
+
     pub(super) fn trim(&mut self) {
         if self.capacity() > KEPT {
             *self = NameCheck::default();
@@ -65,6 +80,13 @@ impl NameCheck {
     }
 
     fn exact(&mut self, text: &[u8], nodes: &[Node], object: u32) -> Option<u32> {
+        self.sort(text, nodes, object);
+        let bytes = |key: &Key| key.bytes(text, &self.unescaped);
+        self.neighbours().filter(|(one, next)| bytes(one) == bytes(next)).map(|(_, next)| next.value).min()
+    }
+
+    /// Lists the names of `object` by their characters, equal ones in the order of the text.
+    fn sort(&mut self, text: &[u8], nodes: &[Node], object: u32) {
         self.keys.clear();
         self.unescaped.clear();
         for (name, value) in names(nodes, object) {
@@ -78,13 +100,14 @@ impl NameCheck {
             self.keys.push(Key { start, end, value, unescaped: name.escaped });
         }
         let unescaped = self.unescaped.as_slice();
-        let bytes = |key: &Key| {
-            let source = if key.unescaped { unescaped } else { text };
-            source.get(key.start..key.end).unwrap_or_default()
-        };
-        self.keys.sort_unstable_by(|one, other| bytes(one).cmp(bytes(other)).then(one.value.cmp(&other.value)));
-        let neighbours = self.keys.iter().zip(self.keys.iter().skip(1));
-        neighbours.filter(|(one, next)| bytes(one) == bytes(next)).map(|(_, next)| next.value).min()
+        self.keys.sort_unstable_by(|one, other| {
+            let order = one.bytes(text, unescaped).cmp(other.bytes(text, unescaped));
+            order.then(one.value.cmp(&other.value))
+        });
+    }
+
+    fn neighbours(&self) -> impl Iterator<Item = (&Key, &Key)> {
+        self.keys.iter().zip(self.keys.iter().skip(1))
     }
 }
 
@@ -95,6 +118,13 @@ struct Key {
     end: usize,
     value: u32,
     unescaped: bool,
+}
+
+impl Key {
+    fn bytes<'a>(&self, text: &'a [u8], unescaped: &'a [u8]) -> &'a [u8] {
+        let source = if self.unescaped { unescaped } else { text };
+        source.get(self.start..self.end).unwrap_or_default()
+    }
 }
 
 /// The names of the last container on the tape, each with the index of its value.

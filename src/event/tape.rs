@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
+use super::Limits;
 use super::error::{Error, Fault, Rule};
 use super::names::{self, NameCheck};
 use super::scan::Scanner;
-use super::{DuplicateNames, Limits};
 
 /// Capacity, in nodes, that a tape keeps from one event to the next: 1 MiB of them.
 const KEPT_NODES: usize = 64 * 1024;
@@ -40,10 +41,18 @@ impl Tape {
             Ok(()) => Ok(Event { root: Value { text, nodes: &self.nodes, index: 0 } }),
             Err(fault) => {
                 let error = fault.explain(text, &self.nodes);
+                self.nodes.clear();
                 self.trim();
                 Err(error)
             }
         }
+    }
+
+    /// The event that [`parse`](Tape::parse) read last, once more, if `text` is what it read; `None` when that was no event.
+    pub fn event<'a>(&'a self, text: &'a [u8]) -> Option<Event<'a>> {
+        let root = self.nodes.first()?;
+        (root.kind == Kind::Object && root.end as usize <= text.len())
+            .then_some(Event { root: Value { text, nodes: &self.nodes, index: 0 } })
     }
 
     /// Gives back the room that only an unusually large event needed. The values of that event are gone then.
@@ -56,11 +65,7 @@ impl Tape {
 
     fn read(&mut self, text: &[u8], limits: &Limits) -> Result<(), Fault> {
         addressable(text.len())?;
-        let check = match limits.duplicate_names {
-            DuplicateNames::Reject => Some(&mut self.names),
-            DuplicateNames::Allow => None,
-        };
-        let duplicate = Scanner::new(text, limits, &mut self.nodes, check).run()?;
+        let duplicate = Scanner::new(text, limits, &mut self.nodes, &mut self.names).run()?;
         match (self.nodes.first(), duplicate) {
             (Some(root), _) if root.kind != Kind::Object => {
                 Err(Fault::Rule { node: 0, rule: Rule::NotAnObject { found: root.kind } })
@@ -96,6 +101,11 @@ impl<'a> Event<'a> {
         self.root.text()
     }
 
+    /// The whole text that was read: the object and the white space around it.
+    pub fn source(&self) -> &'a [u8] {
+        self.root.text
+    }
+
     pub fn root(&self) -> Value<'a> {
         self.root
     }
@@ -124,6 +134,12 @@ impl<'a> Value<'a> {
         self.node().span(self.text)
     }
 
+    /// Where [`text`](Value::text) is in the event's [`source`](Event::source).
+    pub(super) fn span(&self) -> Range<usize> {
+        let node = self.node();
+        node.start as usize..node.end as usize
+    }
+
     /// The characters of a string in UTF-8, borrowed when it has no escape; `None` for any other kind.
     pub fn string(&self) -> Option<Cow<'a, [u8]>> {
         let node = self.node();
@@ -136,7 +152,23 @@ impl<'a> Value<'a> {
     /// The member of an object whose unescaped name is exactly this; the last one when duplicate names are allowed.
     /// Walks the members, not what is in them. `None` for any other kind.
     pub fn member(&self, name: &[u8]) -> Option<Value<'a>> {
-        self.members().filter(|(own, _)| own.is(name)).map(|(_, value)| value).last()
+        let members = self.children_of(Kind::Object);
+        let mut at = members.next;
+        while at < members.end {
+            let own = self.nodes.get(at as usize)?;
+            // Most names differ in length; with their quotes here.
+            let length = (own.end as usize).wrapping_sub(own.start as usize);
+            let equal = match own.escaped {
+                true => names::equals(own.content(self.text), name, <[u8]>::eq),
+                false => length == name.len() + 2 && own.content(self.text) == name,
+            };
+            let value = at + 1;
+            if equal && !own.shadowed {
+                return Some(Value { index: value, ..*self });
+            }
+            at = self.nodes.get(value as usize)?.next;
+        }
+        None
     }
 
     /// The members of an object in the order they were sent; none for any other kind.
@@ -175,7 +207,10 @@ impl fmt::Debug for Value<'_> {
 #[derive(Clone, Copy)]
 pub struct Name<'a> {
     content: &'a [u8],
+    /// Offset of the quote before it.
+    start: u32,
     escaped: bool,
+    shadowed: bool,
 }
 
 impl<'a> Name<'a> {
@@ -184,9 +219,20 @@ impl<'a> Name<'a> {
         self.content
     }
 
+    /// Where its first quote is in the event's [`source`](Event::source).
+    pub(super) fn start(&self) -> usize {
+        self.start as usize
+    }
+
     /// The characters of the name in UTF-8, borrowed when it has no escape.
     pub fn unescaped(&self) -> Cow<'a, [u8]> {
         names::unescaped(self.content, self.escaped)
+    }
+
+    /// Whether a later member of the same object has this name too, so that a look-up never finds this one. It can be so only
+    /// when duplicate names are allowed.
+    pub fn is_shadowed(&self) -> bool {
+        self.shadowed
     }
 
     /// Whether the unescaped name is exactly `name`. Allocates nothing.
@@ -220,7 +266,8 @@ impl<'a> Iterator for Members<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let name = self.0.next()?.node();
         let value = self.0.next()?;
-        let name = Name { content: name.content(self.0.text), escaped: name.escaped };
+        let (content, start) = (name.content(self.0.text), name.start);
+        let name = Name { content, start, escaped: name.escaped, shadowed: name.shadowed };
         Some((name, value))
     }
 }
@@ -302,10 +349,13 @@ pub(super) struct Node {
     /// A string with at least one escape.
     pub(super) escaped: bool,
     pub(super) open: bool,
+    /// A name that a later member of the same object has too.
+    pub(super) shadowed: bool,
 }
 
 impl Node {
-    const NULL: Node = Node { start: 0, end: 0, next: 0, kind: Kind::Null, escaped: false, open: false };
+    const NULL: Node =
+        Node { start: 0, end: 0, next: 0, kind: Kind::Null, escaped: false, open: false, shadowed: false };
 
     pub(super) fn span<'a>(&self, text: &'a [u8]) -> &'a [u8] {
         text.get(self.start as usize..self.end as usize).unwrap_or_default()

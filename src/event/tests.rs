@@ -446,6 +446,8 @@ fn of_allowed_duplicates_the_last_is_found_and_all_are_listed() {
     let event = tape.parse(br#"{"a":1,"b":2,"\u0061":[3]}"#, &limits).expect("an event");
     assert_eq!(event.member(b"a").map(|value| value.text()), Some(&b"[3]"[..]));
     assert_eq!(event.root().members().count(), 3);
+    let shadowed: Vec<_> = event.root().members().map(|(name, _)| name.is_shadowed()).collect();
+    assert_eq!(shadowed, [true, false, false]);
 }
 
 #[test]
@@ -478,4 +480,16 @@ fn the_example_of_the_module_page_holds() {
     assert_eq!(event.member(b"ms").map(|ms| ms.text()), Some(&b"12.50"[..]));
     let error = tape.parse(br#"{"page": 1, "page": 2}"#, &Limits::default()).err();
     assert_eq!(error.map(|error| error.to_string()).as_deref(), Some("duplicate name at \"/page\""));
+}
+
+#[test]
+fn one_value_is_told_from_none_and_from_several() {
+    let is = |text: &str| super::is_json(text.as_bytes(), &Limits::default());
+    for text in ["1", " [1, {}] ", "\"a\"", "null", "{\"a\":1}", "-0.5e9"] {
+        assert!(is(text), "{text}");
+    }
+    for text in ["", " ", "1,\"a\":2", "1}", "1} ", "{}}", "\"\\ud800\"", "{\"a\":1,\"a\":2}", "nul", "1 2", "1,"] {
+        assert!(!is(text), "{text}");
+    }
+    assert!(!super::is_json(b"\"\xff\"", &Limits::default()));
 }

@@ -1,11 +1,13 @@
 //! Reading the configuration: directives, their arguments, complex values, addresses, and errors with file and line.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::marker::PhantomData;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::ptr::NonNull;
 
 use super::peer::Address;
-use super::{exports, log, sys};
+use super::{exports, log, sys, values};
 use crate::conf;
 
 /// One of this module's directives: a row of the table in `crate::conf`.
@@ -22,8 +24,11 @@ pub struct Directive {
 #[repr(u32)]
 pub enum CommandArgs {
     One = sys::NGX_CONF_TAKE1,
+    OneOrTwo = sys::NGX_CONF_TAKE1 | sys::NGX_CONF_TAKE2,
+    TwoOrThree = sys::NGX_CONF_TAKE2 | sys::NGX_CONF_TAKE3,
     OneOrMore = sys::NGX_CONF_1MORE,
     Flag = sys::NGX_CONF_FLAG,
+    /// A name or a value, and a block.
     NamedBlock = sys::NGX_CONF_TAKE1 | sys::NGX_CONF_BLOCK,
 }
 
@@ -151,6 +156,39 @@ impl Conf<'_> {
         }
     }
 
+    /// Makes `$name` a variable whose value is that of `variables::defined` for `index`; again for a name that has been
+    /// defined so before.
+    pub fn define_variable(&mut self, name: &[u8], index: usize) -> Result<(), String> {
+        let mut text = sys::ngx_str_t::view(name);
+        let flags = sys::NGX_HTTP_VAR_CHANGEABLE | sys::NGX_HTTP_VAR_NOCACHEABLE;
+        // SAFETY: nginx copies the name, and gives back a variable of the configuration, or null and an error logged.
+        let variable =
+            unsafe { sys::ngx_http_add_variable(self.cf.as_ptr(), &raw mut text, flags as sys::ngx_uint_t).as_mut() };
+        let Some(variable) = variable else { return Err(String::new()) };
+        let ours: unsafe extern "C" fn(_, _, _) -> _ = exports::get_defined;
+        if variable.get_handler.is_some_and(|handler| !std::ptr::fn_addr_eq(handler, ours)) {
+            return Err(format!("the variable \"${}\" has another meaning already", String::from_utf8_lossy(name)));
+        }
+        variable.get_handler = Some(ours);
+        variable.data = index;
+        Ok(())
+    }
+
+    /// Whether a `map`, `geo`, `split_clients` or the like gives the variable its value, so that the configuration lists
+    /// what it can be.
+    pub fn is_chosen_by_a_table(&self, name: &str) -> bool {
+        // SAFETY: the core module's main configuration has the names and variables until the whole of it is merged.
+        unsafe {
+            let ctx = (*self.cf.as_ptr()).ctx.cast::<sys::ngx_http_conf_ctx_t>();
+            let index = sys::ngx_http_core_module.ctx_index;
+            let main = (*(*ctx).main_conf.add(index)).cast::<sys::ngx_http_core_main_conf_t>();
+            let Some(keys) = (*main).variables_keys.as_ref() else { return false };
+            let keys = std::slice::from_raw_parts(keys.keys.elts.cast::<sys::ngx_hash_key_t>(), keys.keys.nelts);
+            let found = keys.iter().find(|key| key.key.bytes().eq_ignore_ascii_case(name.as_bytes()));
+            found.is_some_and(|key| values::is_table(&*key.value.cast()))
+        }
+    }
+
     /// Reads a block, handing each directive in it to `directive`; false when something in it was wrong, which is then
     /// logged.
     pub fn block(&mut self, directive: &mut dyn FnMut(&mut Conf) -> Result<(), String>) -> bool {
@@ -194,18 +232,23 @@ impl Conf<'_> {
         }
     }
 
-    /// The whole text of a file, its path taken from the folder of the configuration.
-    pub fn read_file(&mut self, path: &[u8]) -> Result<Vec<u8>, String> {
+    /// The whole path of a file that is named as from the folder of the configuration.
+    pub fn full_path(&mut self, path: &[u8]) -> Result<PathBuf, String> {
         let mut name = sys::ngx_str_t::view(path);
         // SAFETY: a relative name is replaced by one made in the pool; the given one is only read.
-        let path = unsafe {
+        unsafe {
             let cf = self.cf.as_ptr();
             if sys::ngx_conf_full_name((*cf).cycle, &raw mut name, 1) != sys::OK {
                 return Err("out of memory".into());
             }
-            String::from_utf8_lossy(name.bytes()).into_owned()
-        };
-        std::fs::read(&path).map_err(|e| format!("cannot read \"{path}\": {e}"))
+            Ok(PathBuf::from(OsStr::from_bytes(name.bytes())))
+        }
+    }
+
+    /// The whole text of a file, see [`Conf::full_path`].
+    pub fn read_file(&mut self, path: &[u8]) -> Result<Vec<u8>, String> {
+        let path = self.full_path(path)?;
+        std::fs::read(&path).map_err(|e| format!("cannot read \"{}\": {e}", path.display()))
     }
 
     /// The addresses of `endpoint`, written as nginx does: `host:port`, `[v6]:port`, `unix:path`. Names are resolved

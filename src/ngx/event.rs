@@ -1,5 +1,6 @@
 //! Time, timers and posted events of nginx's loop.
 
+use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::rc::{Rc, Weak};
 
@@ -18,6 +19,40 @@ pub fn now() -> Msec {
 pub fn exiting() -> bool {
     // SAFETY: as above.
     unsafe { sys::ngx_exiting != 0 }
+}
+
+/// Milliseconds since 1970, as of this loop iteration (`ngx_cached_time`).
+pub fn unix_ms() -> u64 {
+    // SAFETY: nginx's cached time is always valid, and only this thread updates it.
+    let time = unsafe { &*sys::ngx_cached_time };
+    u64::try_from(time.sec).unwrap_or(0) * 1000 + time.msec as u64
+}
+
+/// `seconds` since 1970 in the words of strftime(3), in UTC or in the server's time zone; cut at 256 bytes, empty when the
+/// format gives more.
+pub fn strftime(format: &CStr, seconds: i64, local: bool) -> Vec<u8> {
+    let mut text = [0u8; 256];
+    // SAFETY: a tm is plain data that gmtime_r and localtime_r fill; strftime writes at most as much as told.
+    let length = unsafe {
+        let mut tm: libc::tm = std::mem::zeroed();
+        let done = match local {
+            true => libc::localtime_r(&seconds, &mut tm),
+            false => libc::gmtime_r(&seconds, &mut tm),
+        };
+        match done.is_null() {
+            true => 0,
+            false => libc::strftime(text.as_mut_ptr().cast(), text.len(), format.as_ptr(), &tm),
+        }
+    };
+    text.get(..length).unwrap_or_default().to_vec()
+}
+
+/// Random bytes from the kernel, to seed a generator with: never the same in two workers.
+pub fn random_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    // SAFETY: getrandom writes at most as much as told; 32 bytes come whole (getrandom(2)).
+    unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+    seed
 }
 
 /// A random number, from the generator that nginx seeds in each worker; not for secrets.
@@ -135,14 +170,24 @@ impl Posted {
         Posted(Handle::new(owner, run))
     }
 
-    /// Posts the event; posting it twice is posting it once.
+    /// Posts the event to the end of this iteration; posting it twice is posting it once.
     pub fn post(&self) {
+        self.post_to(&raw mut sys::ngx_posted_events);
+    }
+
+    /// Posts the event to the next iteration, after what has happened meanwhile. It does not keep a worker that is on its
+    /// way out from exiting.
+    pub fn post_next(&self) {
+        self.post_to(&raw mut sys::ngx_posted_next_events);
+    }
+
+    fn post_to(&self, queue: *mut sys::ngx_queue_t) {
         let event = self.0.event();
         // SAFETY: ngx_post_event (event/ngx_event_posted.h); the event is in no queue unless `posted` says so.
         unsafe {
             if (*event).posted() == 0 {
                 (*event).set_posted(1);
-                sys::queue_insert_tail(&raw mut sys::ngx_posted_events, &raw mut (*event).queue);
+                sys::queue_insert_tail(queue, &raw mut (*event).queue);
             }
         }
     }

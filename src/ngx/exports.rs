@@ -62,7 +62,7 @@ static CONTEXT: ForNginx<sys::ngx_http_module_t> = ForNginx(sys::ngx_http_module
     preconfiguration: Some(preconfiguration),
     postconfiguration: None,
     create_main_conf: Some(create::<conf::Main>),
-    init_main_conf: None,
+    init_main_conf: Some(init_main),
     create_srv_conf: None,
     merge_srv_conf: None,
     create_loc_conf: Some(create::<conf::Location>),
@@ -156,6 +156,22 @@ unsafe extern "C" fn create<T: Default>(cf: *mut sys::ngx_conf_t) -> *mut c_void
     }
 }
 
+/// Everything has been read, and nothing merged yet: the http block's own location part is of no merge the inner one.
+unsafe extern "C" fn init_main(cf: *mut sys::ngx_conf_t, main: *mut c_void) -> *mut c_char {
+    // SAFETY: nginx gives the configuration of the http block and what `create` made for it.
+    unsafe {
+        let (Some(cf), Some(main)) = (NonNull::new(cf), main.cast::<conf::Main>().as_ref()) else {
+            return sys::CONF_ERROR;
+        };
+        let ctx = (*cf.as_ptr()).ctx.cast::<sys::ngx_http_conf_ctx_t>();
+        let location = (*(*ctx).loc_conf.add(context_index())).cast::<conf::Location>();
+        if let Some(location) = location.as_mut() {
+            location.judge_commands(&Conf::new(cf), main);
+        }
+    }
+    sys::CONF_OK
+}
+
 unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inner: *mut c_void) -> *mut c_char {
     // SAFETY: nginx gives the configuration, and two different objects made by `create`.
     unsafe {
@@ -177,20 +193,26 @@ unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inner: 
 }
 
 unsafe extern "C" fn preconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int_t {
-    for (index, (name, _)) in variables::VARIABLES.iter().enumerate() {
+    // All of them change between two readings: they are empty before the body is there.
+    let flags = sys::NGX_HTTP_VAR_NOCACHEABLE as sys::ngx_uint_t;
+    let add = |name: &str, flags, handler, data| {
         let mut name = sys::ngx_str_t::view(name.as_bytes());
-        // SAFETY: nginx copies the name. All the variables change between two readings: they are empty before the body
-        // is there.
-        unsafe {
-            let flags = sys::NGX_HTTP_VAR_NOCACHEABLE as sys::ngx_uint_t;
-            let Some(variable) = sys::ngx_http_add_variable(cf, &raw mut name, flags).as_mut() else {
-                return sys::ERROR;
-            };
-            variable.get_handler = Some(get_variable);
-            variable.data = index;
+        // SAFETY: nginx copies the name, and gives back a variable of the configuration or null.
+        match unsafe { sys::ngx_http_add_variable(cf, &raw mut name, flags).as_mut() } {
+            None => sys::ERROR,
+            Some(variable) => {
+                variable.get_handler = Some(handler);
+                variable.data = data;
+                sys::OK
+            }
+        }
+    };
+    for (index, (name, _)) in variables::VARIABLES.iter().enumerate() {
+        if add(name, flags, get_variable, index) != sys::OK {
+            return sys::ERROR;
         }
     }
-    sys::OK
+    add(variables::MEMBER_PREFIX, flags | sys::NGX_HTTP_VAR_PREFIX as sys::ngx_uint_t, get_member, 0)
 }
 
 unsafe extern "C" fn get_variable(
@@ -198,8 +220,44 @@ unsafe extern "C" fn get_variable(
     value: *mut sys::ngx_http_variable_value_t,
     index: usize,
 ) -> sys::ngx_int_t {
-    let (Some(r), Some((_, get))) = (NonNull::new(r), variables::VARIABLES.get(index)) else { return sys::ERROR };
+    let Some((_, get)) = variables::VARIABLES.get(index) else { return sys::ERROR };
     // SAFETY: nginx gives a live request and the value to fill.
+    unsafe { give(r, value, get) }
+}
+
+/// A variable that a directive defines; `index` is its place in `Main::defined`.
+pub(super) unsafe extern "C" fn get_defined(
+    r: *mut sys::ngx_http_request_t,
+    value: *mut sys::ngx_http_variable_value_t,
+    index: usize,
+) -> sys::ngx_int_t {
+    // SAFETY: as above.
+    unsafe { give(r, value, |request| variables::defined(request, index)) }
+}
+
+/// `$event_NAME`; `name` is nginx's pointer to the whole name.
+unsafe extern "C" fn get_member(
+    r: *mut sys::ngx_http_request_t,
+    value: *mut sys::ngx_http_variable_value_t,
+    name: usize,
+) -> sys::ngx_int_t {
+    // SAFETY: as above; for a prefix variable nginx gives the address of an ngx_str_t with the name (ngx_http_variables.c).
+    unsafe {
+        let name = (*ptr::with_exposed_provenance::<sys::ngx_str_t>(name)).bytes();
+        let name = name.get(variables::MEMBER_PREFIX.len()..).unwrap_or_default();
+        give(r, value, |request| variables::member(request, name))
+    }
+}
+
+/// # Safety
+/// The request must be live, and the value writable.
+unsafe fn give(
+    r: *mut sys::ngx_http_request_t,
+    value: *mut sys::ngx_http_variable_value_t,
+    get: impl for<'r> FnOnce(&Request<'r>) -> Result<Option<&'r [u8]>, OutOfMemory>,
+) -> sys::ngx_int_t {
+    let Some(r) = NonNull::new(r) else { return sys::ERROR };
+    // SAFETY: by the caller's word.
     unsafe {
         let request = Request::new(r);
         let value = &mut *value;

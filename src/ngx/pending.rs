@@ -65,6 +65,13 @@ impl Pending {
         }
     }
 
+    /// Lets `work` see the request, which goes on waiting; None when it has ended.
+    pub fn with<T>(&self, work: impl FnOnce(&Request) -> T) -> Option<T> {
+        let r = LIVE.with_borrow(|live| NonNull::new(live.get(self.slot)?.request))?;
+        // SAFETY: a live request; it does not end in this call, for nothing finalizes it.
+        Some(work(&unsafe { Request::new(r) }))
+    }
+
     /// Forgets the request without an answer, for a worker that is about to exit: nginx then closes its connection.
     pub fn abandon(self) {
         ManuallyDrop::new(self).take();

@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::ptr::{self, NonNull};
 
 use super::conf::Complex;
 use super::log::{self, Level};
+use super::values::Saved;
 use super::{exports, sys};
 use crate::conf::Location;
 use crate::response::Answer;
@@ -21,6 +23,8 @@ pub struct Handled(pub(super) sys::ngx_int_t);
 /// The request methods that this module tells apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Method {
+    Get,
+    Head,
     Post,
     Put,
     Other,
@@ -51,6 +55,11 @@ pub struct Request<'r> {
 pub(super) struct Context {
     request: *mut sys::ngx_http_request_t,
     event: Cell<*const [u8]>,
+    serial: Cell<u64>,
+    id: Cell<*const [u8]>,
+    body: Cell<*const [u8]>,
+    /// Taken out while it is used.
+    pub(super) saved: Cell<Option<Box<Saved>>>,
     body_ready: Cell<Option<fn(Request)>>,
     note: Note,
 }
@@ -76,16 +85,51 @@ impl<'r> Request<'r> {
     pub fn method(&self) -> Method {
         // SAFETY: a live request.
         match unsafe { (*self.raw()).method } as u32 {
+            sys::NGX_HTTP_GET => Method::Get,
+            sys::NGX_HTTP_HEAD => Method::Head,
             sys::NGX_HTTP_POST => Method::Post,
             sys::NGX_HTTP_PUT => Method::Put,
             _ => Method::Other,
         }
     }
 
+    /// The query string, as sent.
+    pub fn args(&self) -> &'r [u8] {
+        // SAFETY: a live request; its line is in its header buffer.
+        unsafe { (*self.raw()).args.bytes() }
+    }
+
     /// The value of the Content-Type header.
     pub fn content_type(&self) -> Option<&'r [u8]> {
         // SAFETY: a live request; header values are in its pool or header buffer.
         unsafe { (*self.raw()).headers_in.content_type.as_ref().map(|header| header.value.bytes()) }
+    }
+
+    /// The values of a header, in lines as sent; `name` in lower case.
+    pub fn header(&self, name: &str) -> impl Iterator<Item = &'r [u8]> {
+        // SAFETY: a live request; its headers are a list of parts, each an array of elements.
+        let mut part = unsafe { &raw const (*self.raw()).headers_in.headers.part };
+        let mut index = 0;
+        let next = move || {
+            // SAFETY: as above.
+            unsafe {
+                let current = part.as_ref()?;
+                if index < current.nelts {
+                    index += 1;
+                    return Some(&*current.elts.cast::<sys::ngx_table_elt_t>().add(index - 1));
+                }
+                part = current.next;
+                index = 0;
+                let next = part.as_ref().filter(|part| part.nelts > 0)?;
+                index = 1;
+                Some(&*next.elts.cast::<sys::ngx_table_elt_t>())
+            }
+        };
+        // SAFETY: as above.
+        let named =
+            move |header: &&sys::ngx_table_elt_t| unsafe { header.key.bytes() }.eq_ignore_ascii_case(name.as_bytes());
+        // SAFETY: as above.
+        std::iter::from_fn(next).filter(named).map(|header| unsafe { header.value.bytes() })
     }
 
     /// The body's length as the client announced it, in bytes; None when it did not.
@@ -160,17 +204,80 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// Lets `$event` be `event` from now on.
-    pub fn set_event(&self, event: &'r [u8]) {
+    /// Lets `event`, the one with this number, be what the request is about from now on.
+    pub fn set_event(&self, event: &'r [u8], serial: u64) {
         if let Some(context) = self.context() {
             context.event.set(event);
+            context.serial.set(serial);
         }
     }
 
-    /// What [`Request::set_event`] was given; empty before.
-    pub fn event(&self) -> &'r [u8] {
+    /// What [`Request::set_event`] was given; None before.
+    pub fn event(&self) -> Option<(&'r [u8], u64)> {
+        let context = self.context().filter(|context| context.serial.get() > 0)?;
         // SAFETY: set_event demands that it lives as long as the request.
-        self.context().map_or(&[], |context| unsafe { &*context.event.get() })
+        Some((unsafe { &*context.event.get() }, context.serial.get()))
+    }
+
+    /// Lets the request be about no event any more.
+    pub fn clear_event(&self) {
+        if let Some(context) = self.context() {
+            context.event.set(&[]);
+            context.serial.set(0);
+            context.id.set(&[]);
+        }
+    }
+
+    /// Lets `id` be the event's id from now on.
+    pub fn set_id(&self, id: &'r [u8]) {
+        if let Some(context) = self.context() {
+            context.id.set(id);
+        }
+    }
+
+    /// What [`Request::set_id`] was given; empty before.
+    pub fn id(&self) -> &'r [u8] {
+        // SAFETY: set_id demands that it lives as long as the request.
+        self.context().map_or(&[], |context| unsafe { &*context.id.get() })
+    }
+
+    /// Remembers the decoded body of a batch.
+    pub fn set_body(&self, body: &'r [u8]) {
+        if let Some(context) = self.context() {
+            context.body.set(body);
+        }
+    }
+
+    /// What [`Request::set_body`] was given; empty before.
+    pub fn decoded_body(&self) -> &'r [u8] {
+        // SAFETY: set_body demands that it lives as long as the request.
+        self.context().map_or(&[], |context| unsafe { &*context.body.get() })
+    }
+
+    /// A copy that lives as long as the request.
+    pub fn keep(&self, bytes: &[u8]) -> Result<&'r [u8], OutOfMemory> {
+        let copy = self.allocate(bytes.len())?;
+        copy.copy_from_slice(bytes);
+        Ok(copy)
+    }
+
+    /// The client's address, as nginx has it after realip; None for a unix socket.
+    pub fn remote_addr(&self) -> Option<IpAddr> {
+        // SAFETY: a live request has a connection with an address of the family that it says.
+        unsafe {
+            let sockaddr = (*(*self.raw()).connection).sockaddr;
+            match libc::c_int::from(sockaddr.as_ref()?.sa_family) {
+                libc::AF_INET => {
+                    let address = &*sockaddr.cast::<libc::sockaddr_in>();
+                    Some(IpAddr::from(address.sin_addr.s_addr.to_ne_bytes()))
+                }
+                libc::AF_INET6 => {
+                    let address = &*sockaddr.cast::<libc::sockaddr_in6>();
+                    Some(IpAddr::from(address.sin6_addr.s6_addr))
+                }
+                _ => None,
+            }
+        }
     }
 
     /// What the access log will say of the request; None when this module has not seen it.
@@ -218,8 +325,8 @@ impl<'r> Request<'r> {
                 // Only a 204 comes without a body, and nginx knows that it has none.
                 return sys::ngx_http_send_header(r);
             };
+            let (media_type, body) = (body.media_type, &*body.bytes);
             (*r).headers_out.content_length_n = body.len() as sys::off_t;
-            let media_type = crate::response::PROBLEM_JSON;
             (*r).headers_out.content_type = sys::ngx_str_t::view(media_type.as_bytes());
             (*r).headers_out.content_type_len = media_type.len();
             (*r).headers_out.content_type_lowcase = ptr::null_mut();
@@ -239,8 +346,7 @@ impl<'r> Request<'r> {
     }
 
     fn add_header(&self, name: &'static str, value: &str) -> Result<(), OutOfMemory> {
-        let copy = self.allocate(value.len())?;
-        copy.copy_from_slice(value.as_bytes());
+        let copy = self.keep(value.as_bytes())?;
         // SAFETY: a live request; an element of the list is as large as told. Zeroed first, for later versions of nginx
         // have a `next` in it that they expect to be null.
         unsafe {
@@ -270,7 +376,7 @@ impl<'r> Request<'r> {
         }
     }
 
-    fn context(&self) -> Option<&'r Context> {
+    pub(super) fn context(&self) -> Option<&'r Context> {
         // SAFETY: only start sets this module's context, and it lives in the request's pool. An internal
         // redirect forgets it (ngx_http_internal_redirect); it is then found among the pool's cleanups, as
         // ngx_http_realip_module does it. Subrequests share the pool: each context knows its request.
@@ -313,6 +419,10 @@ impl<'r> Request<'r> {
             context.write(Context {
                 request: r,
                 event: Cell::new(&[]),
+                serial: Cell::new(0),
+                id: Cell::new(&[]),
+                body: Cell::new(&[]),
+                saved: Cell::new(None),
                 body_ready: Cell::new(None),
                 note: Note::default(),
             });
@@ -350,5 +460,8 @@ unsafe extern "C" fn body_ready(r: *mut sys::ngx_http_request_t) {
     }
 }
 
-/// Marks a context among the cleanups of a pool; there is nothing to clean up.
-unsafe extern "C" fn context_ended(_: *mut core::ffi::c_void) {}
+/// The end of a context; marks it among the cleanups of a pool, too.
+unsafe extern "C" fn context_ended(context: *mut core::ffi::c_void) {
+    // SAFETY: only a context's cleanup has this handler; the pool calls it once, and nobody reads the context after it.
+    unsafe { context.cast::<Context>().drop_in_place() }
+}

@@ -4,7 +4,7 @@ use slab::Slab;
 
 use crate::ngx::{Msec, Pending};
 use crate::reply::Verdict;
-use crate::response::Outcome;
+use crate::response::{Outcome, Report};
 
 /// Requests by number. A number stays taken until each of the request's commands is settled, so that a window may hold it
 /// without fear, whatever became of the client meanwhile.
@@ -14,13 +14,26 @@ pub struct Requests {
     done: Vec<Done>,
 }
 
+/// Who waits for the reply to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    pub request: u32,
+    /// The number of its event in the request's [`Report`]; 0 for a request of one event.
+    pub event: u32,
+}
+
+/// What a request asked for, and what became of it so far.
+pub enum Work {
+    Event(Outcome),
+    Batch(Box<Report>),
+}
+
 struct Waiting {
     /// None when it has been answered before its commands were settled.
     pending: Option<Pending>,
-    outcome: Outcome,
+    work: Work,
     /// Commands without a verdict.
     outstanding: usize,
-    intercept: bool,
     since: Msec,
     deadline: Msec,
 }
@@ -28,25 +41,28 @@ struct Waiting {
 /// A request to be answered.
 pub struct Done {
     pub pending: Pending,
-    pub outcome: Outcome,
+    pub work: Work,
     pub redis_time: Msec,
-    pub intercept: bool,
 }
 
 impl Requests {
     /// Takes a request of `commands` commands, at least one; gives its number.
-    pub fn insert(&mut self, pending: Pending, commands: usize, intercept: bool, now: Msec, deadline: Msec) -> usize {
-        let outcome = Outcome::default();
+    pub fn insert(&mut self, pending: Pending, work: Work, commands: usize, now: Msec, deadline: Msec) -> u32 {
         let pending = Some(pending);
-        self.waiting.insert(Waiting { pending, outcome, outstanding: commands, intercept, since: now, deadline })
+        // Each holds a connection of the worker's, of which there are fewer than 2^32.
+        self.waiting.insert(Waiting { pending, work, outstanding: commands, since: now, deadline }) as u32
     }
 
     /// One of the request's commands has its verdict; with the last one the request is done.
-    pub fn settle(&mut self, id: usize, verdict: Verdict, reason: impl FnOnce() -> String, now: Msec) {
+    pub fn settle(&mut self, waiter: Waiter, verdict: Verdict, reason: impl FnOnce() -> String, now: Msec) {
+        let id = waiter.request as usize;
         let Some(waiting) = self.waiting.get_mut(id) else { return };
         waiting.outstanding = waiting.outstanding.saturating_sub(1);
         if waiting.pending.is_some() {
-            waiting.outcome.add(verdict, reason);
+            match &mut waiting.work {
+                Work::Event(outcome) => outcome.add(verdict, reason),
+                Work::Batch(report) => report.add(waiter.event, verdict, reason),
+            }
         }
         if waiting.outstanding > 0 {
             return;
@@ -54,40 +70,41 @@ impl Requests {
         if let Some(waiting) = self.waiting.try_remove(id)
             && let Some(pending) = waiting.pending
         {
-            self.done.push(Done {
-                pending,
-                outcome: waiting.outcome,
-                redis_time: now.saturating_sub(waiting.since),
-                intercept: waiting.intercept,
-            });
+            self.done.push(Done { pending, work: waiting.work, redis_time: now.saturating_sub(waiting.since) });
         }
     }
 
     /// The deadline has passed: the request is done, while its number stays taken.
-    pub fn expire(&mut self, id: usize, now: Msec) {
-        let Some(waiting) = self.waiting.get_mut(id) else { return };
+    pub fn expire(&mut self, waiter: Waiter, now: Msec) {
+        const REASON: &str = "Redis did not answer in time";
+        let Some(waiting) = self.waiting.get_mut(waiter.request as usize) else { return };
         let Some(pending) = waiting.pending.take() else { return };
-        let mut outcome = std::mem::take(&mut waiting.outcome);
-        for _ in 0..waiting.outstanding {
-            outcome.add(Verdict::Unknown, || "Redis did not answer in time".into());
+        let mut work = std::mem::replace(&mut waiting.work, Work::Event(Outcome::default()));
+        match &mut work {
+            Work::Event(outcome) => {
+                (0..waiting.outstanding).for_each(|_| outcome.add(Verdict::Unknown, || REASON.into()))
+            }
+            Work::Batch(report) => report.expire(REASON),
         }
         let redis_time = now.saturating_sub(waiting.since);
-        self.done.push(Done { pending, outcome, redis_time, intercept: waiting.intercept });
+        self.done.push(Done { pending, work, redis_time });
     }
 
     /// Lets the answer, if it becomes a 503, say to come again in `seconds`.
-    pub fn retry_after(&mut self, id: usize, seconds: u32) {
-        if let Some(waiting) = self.waiting.get_mut(id) {
-            waiting.outcome.retry_after_at_least(seconds);
+    pub fn retry_after(&mut self, waiter: Waiter, seconds: u32) {
+        match self.waiting.get_mut(waiter.request as usize).map(|waiting| &mut waiting.work) {
+            Some(Work::Event(outcome)) => outcome.retry_after_at_least(seconds),
+            Some(Work::Batch(report)) => report.retry_after_at_least(waiter.event, seconds),
+            None => {}
         }
     }
 
-    pub fn deadline(&self, id: usize) -> Option<Msec> {
-        self.waiting.get(id).map(|waiting| waiting.deadline)
+    pub fn deadline(&self, waiter: Waiter) -> Option<Msec> {
+        self.waiting.get(waiter.request as usize).map(|waiting| waiting.deadline)
     }
 
-    pub fn is_answered(&self, id: usize) -> bool {
-        self.waiting.get(id).is_none_or(|waiting| waiting.pending.is_none())
+    pub fn is_answered(&self, waiter: Waiter) -> bool {
+        self.waiting.get(waiter.request as usize).is_none_or(|waiting| waiting.pending.is_none())
     }
 
     /// The requests that are done; give the emptied vector back by [`Requests::reuse`].

@@ -207,8 +207,11 @@ impl<'a> Rebuilt<'a> {
             Kind::Object => {
                 let mut object = serde_json::Map::new();
                 let mut texts = HashMap::new();
-                for (name, member) in value.members() {
+                let later = value.members().skip(1);
+                for (at, (name, member)) in value.members().enumerate() {
                     self.members += 1;
+                    let shadowed = later.clone().skip(at).any(|(later, _)| later.is(&name.unescaped()));
+                    assert_eq!(name.is_shadowed(), shadowed, "{name:?}");
                     let name = utf8(name.unescaped().into_owned());
                     texts.insert(name.clone(), member.text());
                     let member = self.value(member);

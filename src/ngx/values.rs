@@ -1,0 +1,117 @@
+//! Values that nginx keeps of variables which an event has part in: made anew when the event changes.
+//!
+//! nginx evaluates a variable like that of a `map` once for a request. Before the body is read, or while another event of
+//! the same body was worked on, the value may have been made of another event, or of none.
+
+use std::ptr;
+
+use super::request::{OutOfMemory, Request};
+use super::sys;
+
+/// A request's variables and captures, as they were before the first event of a batch.
+pub(super) struct Saved {
+    values: Vec<sys::ngx_http_variable_value_t>,
+    captures: Vec<core::ffi::c_int>,
+    count: sys::ngx_uint_t,
+    data: *mut sys::u_char,
+}
+
+/// What an event does to a variable.
+enum Part {
+    /// It is chosen by a table (`map`, `geo`, `split_clients`), of keys that may read the event.
+    Table,
+    /// It is set by something else (`set`, a regular expression's capture) that evaluating a table may do again.
+    Set,
+    None,
+}
+
+impl Part {
+    fn of(variable: &sys::ngx_http_variable_t) -> Part {
+        const SET: u32 = sys::NGX_HTTP_VAR_CHANGEABLE;
+        if is_table(variable) {
+            Part::Table
+        } else if variable.flags as u32 & (SET | sys::NGX_HTTP_VAR_NOCACHEABLE) == SET {
+            Part::Set
+        } else {
+            Part::None
+        }
+    }
+}
+
+/// Whether a `map`, `geo`, `split_clients` or the like gives the variable its value: its data is a pointer to the table
+/// then, and a small number otherwise, but for variables of the SSL module, which have a function there.
+pub(super) fn is_table(variable: &sys::ngx_http_variable_t) -> bool {
+    const LARGEST_NUMBER: usize = 1 << 20;
+    // SAFETY: the names of variables live as long as the configuration.
+    variable.data > LARGEST_NUMBER && !unsafe { variable.name.bytes() }.starts_with(b"ssl_")
+}
+
+impl Request<'_> {
+    /// Remembers the values as they are, before the first event of a batch.
+    pub fn save_values(&self) -> Result<(), OutOfMemory> {
+        let context = self.context().ok_or(OutOfMemory)?;
+        let (values, _) = self.variables();
+        // SAFETY: a live request; it has room for `ncaptures` numbers at least, where it has captures.
+        let saved = unsafe {
+            let r = self.r.as_ptr();
+            let captures = match (*r).captures.is_null() {
+                true => Vec::new(),
+                false => std::slice::from_raw_parts((*r).captures, (*r).ncaptures).to_vec(),
+            };
+            Saved { values: (*values).to_vec(), captures, count: (*r).ncaptures, data: (*r).captures_data }
+        };
+        context.saved.set(Some(Box::new(saved)));
+        Ok(())
+    }
+
+    /// Forgets the values that an event may have had part in: it is another one from now on.
+    pub fn forget_values(&self) {
+        let saved = self.context().and_then(|context| context.saved.take());
+        let (values, variables) = self.variables();
+        // SAFETY: a live request; the two arrays have an entry each for every indexed variable, and captures that were
+        // there before still have their room. Nothing here calls nginx.
+        unsafe {
+            for (index, (value, variable)) in (*values).iter_mut().zip(&*variables).enumerate() {
+                if saved.is_none() && value.valid() == 0 && value.not_found() == 0 {
+                    continue;
+                }
+                match (Part::of(variable), &saved) {
+                    (Part::Table, _) => {
+                        value.set_valid(0);
+                        value.set_not_found(0);
+                    }
+                    (Part::Set, Some(saved)) => {
+                        if let Some(before) = saved.values.get(index) {
+                            *value = *before;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            if let Some(saved) = &saved {
+                let r = self.r.as_ptr();
+                (*r).ncaptures = saved.count;
+                (*r).captures_data = saved.data;
+                if !(*r).captures.is_null() {
+                    (*r).captures.copy_from_nonoverlapping(saved.captures.as_ptr(), saved.captures.len());
+                }
+            }
+        }
+        if let Some(context) = self.context() {
+            context.saved.set(saved);
+        }
+    }
+
+    /// The values of the request's indexed variables, and the variables.
+    fn variables(&self) -> (*mut [sys::ngx_http_variable_value_t], *const [sys::ngx_http_variable_t]) {
+        // SAFETY: a live request, whose `variables` are as many as its configuration has indexed variables.
+        unsafe {
+            let r = self.r.as_ptr();
+            let index = sys::ngx_http_core_module.ctx_index;
+            let main = (*(*r).main_conf.add(index)).cast::<sys::ngx_http_core_main_conf_t>();
+            let count = (*main).variables.nelts;
+            let variables = (*main).variables.elts.cast::<sys::ngx_http_variable_t>();
+            (ptr::slice_from_raw_parts_mut((*r).variables, count), ptr::slice_from_raw_parts(variables, count))
+        }
+    }
+}

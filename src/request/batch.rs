@@ -1,0 +1,220 @@
+//! Many events in one body. Each is encoded as if it had come alone; all their commands go to Redis in one pipeline, in
+//! order, or none does. A long batch gives way to the event loop after every few events.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::encode::encode;
+use super::intake::{Origin, origin};
+use super::{finish, tell};
+use crate::batch::{Form, Split};
+use crate::command::Commands;
+use crate::conf::redis::Redis;
+use crate::event;
+use crate::ngx::{OutOfMemory, Pending, Posted, Request, Timer};
+use crate::pool::Work;
+use crate::response::{Error, Problem, Report, Words};
+use crate::variables;
+
+/// How many events are worked on before other requests have their turn.
+const STEP: u32 = 64;
+
+/// What `meteorit_batch` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// Whether the good events are written where others are bad.
+    pub partial: bool,
+    pub max: u32,
+}
+
+/// A batch that is being worked on.
+struct Batch {
+    redis: Rc<Redis>,
+    split: Split,
+    mode: Mode,
+    commands: Commands,
+    /// How many commands each taken event has.
+    counts: Vec<u32>,
+    report: Report,
+}
+
+/// How the body carries several events; None when it is one event, or batches are off.
+pub fn form(request: &Request, text: &[u8]) -> Option<Form> {
+    request.location().batch()?;
+    match origin(request)? {
+        Origin::Lines => Some(Form::Lines),
+        Origin::Json | Origin::Form => {
+            let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+            (first == Some(&b'[')).then_some(Form::Array)
+        }
+        Origin::Query => None,
+    }
+}
+
+/// Works on a batch from the callback of the body.
+pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
+    let location = request.location();
+    let (Some(mode), Some(redis)) = (location.batch(), location.redis().cloned()) else {
+        let answer = tell(&request, &Problem::NoResources);
+        return request.answer(&answer, location.intercept_errors());
+    };
+    let split = match Split::begin(text, form, mode.max) {
+        Ok(split) => split,
+        Err(error) => {
+            let answer = tell(&request, &Problem::from(error));
+            return request.answer(&answer, location.intercept_errors());
+        }
+    };
+    request.set_body(text);
+    if let Err(OutOfMemory) = request.save_values() {
+        let answer = tell(&request, &Problem::NoResources);
+        return request.answer(&answer, location.intercept_errors());
+    }
+    let (commands, counts, report) = (Commands::new(), Vec::new(), Report::default());
+    let mut batch = Box::new(Batch { redis, split, mode, commands, counts, report });
+    match batch.step(&request) {
+        Ok(false) => match request.suspend() {
+            Ok(pending) => YARD.with(|yard| yard.wait(pending, batch)),
+            Err((request, OutOfMemory)) => {
+                let answer = tell(&request, &Problem::NoResources);
+                request.answer(&answer, location.intercept_errors());
+            }
+        },
+        done => {
+            let problem = match done.and_then(|_| batch.admit()) {
+                Err(problem) => problem,
+                Ok(false) => Problem::Batch(Box::new(batch.report)),
+                Ok(true) => match request.suspend() {
+                    Ok(pending) => return batch.submit(pending),
+                    Err((request, OutOfMemory)) => {
+                        let answer = tell(&request, &Problem::NoResources);
+                        return request.answer(&answer, location.intercept_errors());
+                    }
+                },
+            };
+            let answer = tell(&request, &problem);
+            request.answer(&answer, location.intercept_errors());
+        }
+    }
+}
+
+impl Batch {
+    /// Works on the next few events; whether they were the last.
+    fn step(&mut self, request: &Request) -> Result<bool, Problem> {
+        let (body, location) = (request.decoded_body(), request.location());
+        for _ in 0..STEP {
+            let Some(piece) = self.split.next(body) else {
+                // The log has no event to speak of.
+                request.clear_event();
+                request.forget_values();
+                return Ok(true);
+            };
+            let limit = location.max_event_size();
+            let encoded = match piece.text.len() > limit {
+                true => Err(Problem::TooLarge { limit }),
+                false => encode(request, location, piece.text, &mut self.commands),
+            };
+            match encoded {
+                Ok(count) => {
+                    let id = variables::id(request).map_err(|OutOfMemory| Problem::NoResources)?.unwrap_or_default();
+                    self.report.take(piece.index, &String::from_utf8_lossy(id), count);
+                    self.counts.push(count);
+                }
+                Err(Problem::NoResources) => return Err(Problem::NoResources),
+                Err(Problem::Event(error)) => {
+                    let error = piece.error_in_body(error);
+                    self.refuse(piece.index, Problem::Event(error));
+                }
+                Err(problem) => self.refuse(piece.index, problem),
+            }
+        }
+        Ok(false)
+    }
+
+    fn refuse(&mut self, index: u32, problem: Problem) {
+        let pointer = match &problem {
+            Problem::Event(event::Error::Rule { pointer, .. }) => pointer.clone(),
+            #[cfg(feature = "schema")]
+            Problem::Schema(violations) => violations.first().map(|first| first.pointer.clone()).unwrap_or_default(),
+            _ => String::new(),
+        };
+        let Words { status, detail, .. } = problem.words();
+        self.report.refuse(Error { index, status, pointer, detail });
+    }
+
+    /// After the last event: whether there is something to write, and room for it.
+    fn admit(&mut self) -> Result<bool, Problem> {
+        if self.report.refused() > 0 && !self.mode.partial {
+            self.report.take_none();
+        }
+        if self.report.taken() == 0 || self.commands.is_empty() {
+            return Ok(false);
+        }
+        self.redis.pool().admit(self.commands.len())?;
+        Ok(true)
+    }
+
+    /// Hands the admitted commands to the pool.
+    fn submit(self, pending: Pending) {
+        let work = Work::Batch(Box::new(self.report));
+        self.redis.pool().submit(pending, work, &self.commands, &self.counts);
+    }
+}
+
+/// The batches of this worker that wait for their next turn.
+struct Yard {
+    waiting: RefCell<VecDeque<(Pending, Box<Batch>)>>,
+    turn: Posted,
+    /// A posted event does not keep a worker from exiting, a timer does.
+    stay: Timer,
+    staying: Cell<bool>,
+}
+
+thread_local! {
+    static YARD: Rc<Yard> = Rc::new_cyclic(|yard| Yard {
+        waiting: RefCell::default(),
+        turn: Posted::new(yard.clone(), Yard::turn),
+        stay: Timer::new(yard.clone(), |yard| yard.staying.set(false)),
+        staying: Cell::new(false),
+    });
+}
+
+impl Yard {
+    fn wait(&self, pending: Pending, batch: Box<Batch>) {
+        self.waiting.borrow_mut().push_back((pending, batch));
+        self.turn.post_next();
+        if !self.staying.replace(true) {
+            self.stay.set(1000);
+        }
+    }
+
+    /// Each batch that waits has its next events worked on.
+    fn turn(&self) {
+        let count = self.waiting.borrow().len();
+        for _ in 0..count {
+            let Some((pending, mut batch)) = self.waiting.borrow_mut().pop_front() else { break };
+            let worked = pending.with(|request| match batch.step(request)? {
+                true => batch.admit().map(Some),
+                false => Ok(None),
+            });
+            match worked {
+                // The client has gone, and nothing was written.
+                None => {}
+                Some(Ok(None)) => self.wait(pending, batch),
+                Some(Ok(Some(true))) => batch.submit(pending),
+                Some(Ok(Some(false))) => finish(pending, Problem::Batch(Box::new(batch.report)), None),
+                Some(Err(problem)) => finish(pending, problem, None),
+            }
+        }
+        if self.waiting.borrow().is_empty() {
+            self.stay.cancel();
+            self.staying.set(false);
+        }
+    }
+}
+
+/// Forgets the batches that wait, in a worker that is about to exit.
+pub fn shut_down() {
+    YARD.with(|yard| yard.waiting.borrow_mut().drain(..).for_each(|(pending, _)| pending.abandon()));
+}

@@ -1,0 +1,210 @@
+//! Why a request failed, and how that is told: a status, problem details (RFC 9457) and headers.
+
+use serde_json::json;
+
+use super::{Answer, Body, Fate, Outcome, Report};
+use crate::batch;
+use crate::command::KeyFault;
+use crate::event;
+use crate::form::FormError;
+use crate::inflate::{Coding, InflateError, UnknownCoding};
+#[cfg(feature = "schema")]
+use crate::schema::Violation;
+
+/// Why a request failed.
+#[derive(Debug)]
+pub enum Problem {
+    /// `allow` lists those that are.
+    MethodNotAllowed {
+        allow: &'static str,
+    },
+    UnsupportedMediaType,
+    Coding(UnknownCoding),
+    /// A body that is not what its Content-Encoding says.
+    Encoded(InflateError),
+    Form(FormError),
+    /// Larger than `limit` bytes.
+    TooLarge {
+        limit: usize,
+    },
+    /// A body of events larger than `limit` bytes.
+    BodyTooLarge {
+        limit: usize,
+    },
+    /// An array where `meteorit_batch` is off.
+    BatchesOff,
+    Event(event::Error),
+    #[cfg(feature = "schema")]
+    Schema(Vec<Violation>),
+    /// A command's key cannot be made of this event or request.
+    Key(KeyFault),
+    /// What `meteorit_field ... json` would add under this name is not JSON.
+    Field(String),
+    /// As much as `backlog` allows waits for Redis already.
+    BacklogFull,
+    /// Redis is away; the next attempt to connect is `retry` seconds from now.
+    Away {
+        retry: u32,
+    },
+    Redis(Outcome),
+    /// What became of a batch.
+    Batch(Box<Report>),
+    /// A body that is no batch.
+    NoBatch(batch::Error),
+    /// nginx lacks memory, or cannot read back its temporary file.
+    NoResources,
+}
+
+/// A status, and what stands in the problem details beside it.
+pub struct Words {
+    pub status: u16,
+    /// The end of the type's URI.
+    pub kind: &'static str,
+    pub title: &'static str,
+    pub detail: String,
+}
+
+impl From<batch::Error> for Problem {
+    fn from(error: batch::Error) -> Self {
+        match error {
+            batch::Error::Syntax(error) => Problem::Event(error),
+            error => Problem::NoBatch(error),
+        }
+    }
+}
+
+impl Problem {
+    /// What the access log says of it.
+    pub fn fate(&self) -> Fate {
+        match self {
+            Problem::Redis(outcome) => outcome.fate(),
+            Problem::Batch(report) => report.fate(),
+            Problem::BacklogFull | Problem::Away { .. } | Problem::NoResources => Fate::Unavailable,
+            _ => Fate::Rejected,
+        }
+    }
+
+    /// The answer that tells the client.
+    pub fn answer(&self) -> Answer {
+        let Words { status, kind, title, detail } = self.words();
+        match self {
+            _ if status == 204 => return Answer::no_content(),
+            Problem::Batch(report) if status < 300 => return Answer::json(status, &report.members()),
+            _ => {}
+        }
+        let place = match self {
+            Problem::Event(event::Error::Syntax { line, column, .. }) => {
+                format!(r#","line":{line},"column":{column}"#)
+            }
+            Problem::Event(event::Error::Rule { pointer, .. }) => format!(r#","pointer":{}"#, json!(pointer)),
+            Problem::BatchesOff => r#","pointer":"""#.to_owned(),
+            Problem::Batch(report) => format!(",{}", report.members()),
+            #[cfg(feature = "schema")]
+            Problem::Schema(violations) => {
+                let error = |it: &Violation| json!({"pointer": it.pointer, "detail": it.detail}).to_string();
+                let errors: Vec<String> = violations.iter().map(error).collect();
+                format!(r#","errors":[{}]"#, errors.join(","))
+            }
+            _ => String::new(),
+        };
+        let body = format!(
+            r#"{{"type":"urn:meteorit:problem:{kind}","title":"{title}","status":{status},"detail":{}{place}}}"#,
+            json!(detail)
+        );
+        let headers = match (self, status) {
+            (Problem::MethodNotAllowed { allow }, _) => vec![("Allow", (*allow).into())],
+            (Problem::Coding(_), _) => vec![("Accept-Encoding", Coding::ACCEPTED.into())],
+            (Problem::Away { retry }, _) => vec![("Retry-After", retry.to_string().into())],
+            (Problem::Redis(outcome), 503) => vec![("Retry-After", outcome.retry_after().to_string().into())],
+            (Problem::Batch(report), 503) => vec![("Retry-After", report.retry_after().to_string().into())],
+            (_, 503) => vec![("Retry-After", "1".into())],
+            _ => Vec::new(),
+        };
+        let body = Body { media_type: "application/problem+json", bytes: body.into_bytes().into() };
+        Answer { status, headers, body: Some(body) }
+    }
+
+    /// What is wrong.
+    pub fn words(&self) -> Words {
+        let (status, kind, title, detail) = match self {
+            Problem::MethodNotAllowed { allow } => {
+                (405, "method-not-allowed", "Method not allowed", format!("an event is sent here by {allow}"))
+            }
+            Problem::Coding(error) => (415, "unsupported-coding", "Unsupported content coding", error.to_string()),
+            Problem::Encoded(error) => (400, "broken-coding", "Broken content coding", error.to_string()),
+            Problem::Form(error @ FormError::TooManyMembers { .. }) => {
+                (422, "invalid-event", "Invalid event", error.to_string())
+            }
+            Problem::Form(error) => (400, "not-a-form", "Not a form", error.to_string()),
+            Problem::UnsupportedMediaType => (
+                415,
+                "unsupported-media-type",
+                "Unsupported media type",
+                "an event is application/json, another type that ends in +json, text/plain, a form, or has no type"
+                    .to_owned(),
+            ),
+            Problem::TooLarge { limit } => {
+                (413, "event-too-large", "Event too large", format!("an event has at most {limit} bytes"))
+            }
+            Problem::BodyTooLarge { limit } => {
+                (413, "body-too-large", "Body too large", format!("a body of events has at most {limit} bytes"))
+            }
+            Problem::BatchesOff => {
+                let detail = "an event must be an object, not an array: meteorit_batch is off here";
+                (422, "invalid-event", "Invalid event", detail.to_owned())
+            }
+            Problem::Event(error @ event::Error::Syntax { .. }) => (400, "not-json", "Not JSON", error.to_string()),
+            Problem::Event(error @ event::Error::Rule { .. }) => {
+                (422, "invalid-event", "Invalid event", error.to_string())
+            }
+            #[cfg(feature = "schema")]
+            Problem::Schema(violations) => {
+                let first = violations.first().map_or("", |first| &first.detail);
+                (422, "schema", "Event does not fit its schema", first.to_owned())
+            }
+            Problem::NoBatch(error @ batch::Error::TooMany { .. }) => {
+                (413, "batch-too-large", "Batch too large", error.to_string())
+            }
+            Problem::NoBatch(error) => (422, "invalid-batch", "Invalid batch", error.to_string()),
+            Problem::Batch(report) => {
+                let (kind, title) = match report.status() {
+                    503 => ("unavailable", "Temporarily unavailable"),
+                    504 => ("outcome-unknown", "Outcome unknown"),
+                    502 => ("refused-by-redis", "Refused by Redis"),
+                    _ => ("invalid-batch", "Invalid batch"),
+                };
+                (report.status(), kind, title, report.detail())
+            }
+            Problem::Key(fault) => (422, "invalid-key", "Invalid key", fault.to_string()),
+            Problem::Field(name) => {
+                (422, "invalid-field", "Invalid field", format!("the value of the member \"{name}\" is not JSON"))
+            }
+            Problem::BacklogFull => (
+                503,
+                "unavailable",
+                "Temporarily unavailable",
+                "too much is waiting for Redis; nothing was written".to_owned(),
+            ),
+            Problem::Away { .. } => {
+                (503, "unavailable", "Temporarily unavailable", "Redis is away; nothing was written".to_owned())
+            }
+            Problem::NoResources => (
+                503,
+                "unavailable",
+                "Temporarily unavailable",
+                "the server lacks memory or disk; nothing was written".to_owned(),
+            ),
+            Problem::Redis(outcome) => {
+                let (status, kind, title) = match outcome.fate() {
+                    Fate::Stored => return Words { status: 204, kind: "", title: "", detail: String::new() },
+                    Fate::Rejected => (422, "rejected-by-redis", "Event rejected by Redis"),
+                    Fate::Refused => (502, "refused-by-redis", "Refused by Redis"),
+                    Fate::Unavailable => (503, "unavailable", "Temporarily unavailable"),
+                    Fate::Timeout => (504, "outcome-unknown", "Outcome unknown"),
+                };
+                (status, kind, title, outcome.detail())
+            }
+        };
+        Words { status, kind, title, detail }
+    }
+}

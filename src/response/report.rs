@@ -1,0 +1,263 @@
+//! What became of the events of a batch: those refused here and those that went to Redis, each by its place in the body.
+
+use std::fmt::Write;
+
+use serde_json::json;
+
+use super::{Fate, Outcome};
+use crate::reply::Verdict;
+
+/// How many errors an answer lists; all are counted.
+const LISTED: usize = 100;
+
+/// A batch, from being taken apart to its answer.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// How many events there were.
+    total: u32,
+    taken: Vec<Taken>,
+    errors: Vec<Error>,
+    /// Events that broke a rule here, listed or not.
+    refused: u32,
+    /// How many of those are no JSON.
+    no_json: u32,
+}
+
+/// An event whose commands go to Redis.
+#[derive(Debug)]
+struct Taken {
+    index: u32,
+    id: Box<str>,
+    /// Commands without a verdict.
+    outstanding: u32,
+    outcome: Outcome,
+}
+
+/// What is wrong with an event.
+#[derive(Debug)]
+pub struct Error {
+    pub index: u32,
+    pub status: u16,
+    /// Where in the event; empty for the whole.
+    pub pointer: String,
+    pub detail: String,
+}
+
+impl Report {
+    /// An event of `commands` commands goes to Redis; gives the number by which its verdicts are counted.
+    pub fn take(&mut self, index: u32, id: &str, commands: u32) -> u32 {
+        self.total += 1;
+        self.taken.push(Taken { index, id: id.into(), outstanding: commands, outcome: Outcome::default() });
+        self.taken.len() as u32 - 1
+    }
+
+    /// An event broke a rule.
+    pub fn refuse(&mut self, error: Error) {
+        self.total += 1;
+        self.refused += 1;
+        self.no_json += u32::from(error.status == 400);
+        if self.errors.len() < LISTED {
+            self.errors.push(error);
+        }
+    }
+
+    /// How many events go to Redis.
+    pub fn taken(&self) -> u32 {
+        self.taken.len() as u32
+    }
+
+    /// How many events broke a rule.
+    pub fn refused(&self) -> u32 {
+        self.refused
+    }
+
+    /// Counts the verdict on a command of the event with that number.
+    pub fn add(&mut self, number: u32, verdict: Verdict, reason: impl FnOnce() -> String) {
+        if let Some(taken) = self.taken.get_mut(number as usize) {
+            taken.outstanding = taken.outstanding.saturating_sub(1);
+            taken.outcome.add(verdict, reason);
+        }
+    }
+
+    /// Counts every command without a verdict as unknown.
+    pub fn expire(&mut self, reason: &str) {
+        for taken in &mut self.taken {
+            for _ in 0..std::mem::take(&mut taken.outstanding) {
+                taken.outcome.add(Verdict::Unknown, || reason.to_owned());
+            }
+        }
+    }
+
+    /// Nothing was sent: none of them is taken after all.
+    pub fn take_none(&mut self) {
+        self.taken.clear();
+    }
+
+    fn count(&self, fate: Fate) -> usize {
+        self.taken.iter().filter(|taken| taken.outcome.fate() == fate).count()
+    }
+
+    /// What is true of the batch as a whole: unknown as soon as any event is, or when only a part of what Redis may still
+    /// take was stored; stored when any was and the others are at fault themselves.
+    pub fn fate(&self) -> Fate {
+        let stored = self.count(Fate::Stored);
+        match (self.count(Fate::Timeout), self.count(Fate::Unavailable)) {
+            (1.., _) => Fate::Timeout,
+            (0, 1..) if stored > 0 => Fate::Timeout,
+            (0, 1..) => Fate::Unavailable,
+            _ if stored > 0 => Fate::Stored,
+            _ if self.count(Fate::Refused) > 0 => Fate::Refused,
+            _ => Fate::Rejected,
+        }
+    }
+
+    /// The status: 200 when every event was stored, 207 when some were and the others are at fault, else that of the fate.
+    pub fn status(&self) -> u16 {
+        match self.fate() {
+            Fate::Stored if self.refused == 0 && self.count(Fate::Stored) == self.taken.len() => 200,
+            Fate::Stored => 207,
+            // 400 only if each event at fault is no JSON: a mixture has valid JSON that breaks rules.
+            Fate::Rejected if self.taken.is_empty() && self.no_json > 0 && self.no_json == self.refused => 400,
+            Fate::Rejected => 422,
+            Fate::Refused => 502,
+            Fate::Unavailable => 503,
+            Fate::Timeout => 504,
+        }
+    }
+
+    /// In seconds, for a 503.
+    pub fn retry_after(&self) -> u32 {
+        self.taken.iter().map(|taken| taken.outcome.retry_after()).max().unwrap_or(1)
+    }
+
+    /// Lets a 503 say when to come again, for the event with that number.
+    pub fn retry_after_at_least(&mut self, number: u32, seconds: u32) {
+        if let Some(taken) = self.taken.get_mut(number as usize) {
+            taken.outcome.retry_after_at_least(seconds);
+        }
+    }
+
+    /// In one sentence.
+    pub fn detail(&self) -> String {
+        let stored = self.count(Fate::Stored);
+        let total = self.total;
+        let worst = self.taken.iter().max_by_key(|taken| taken.outcome.fate());
+        match worst.filter(|taken| taken.outcome.fate() != Fate::Stored) {
+            Some(taken) => format!("{stored} of {total} events were stored; {}", taken.outcome.detail()),
+            None => format!("{stored} of {total} events were stored"),
+        }
+    }
+
+    /// The members of a JSON object that say it all, without the braces: `accepted`, `rejected`, `ids`, `errors`, and, when
+    /// the status does not tell, the indexes that are `stored`.
+    pub fn members(&self) -> String {
+        let mut text = String::new();
+        let stored = || self.taken.iter().filter(|taken| taken.outcome.fate() == Fate::Stored);
+        let failed = self.taken.iter().filter(|taken| taken.outcome.fate() != Fate::Stored);
+        let failed: Vec<Error> = failed.map(Taken::error).collect();
+        let rejected = self.refused as usize + failed.iter().filter(|error| error.status < 503).count();
+        let mut errors: Vec<&Error> = self.errors.iter().chain(&failed).collect();
+        errors.sort_by_key(|error| error.index);
+        errors.truncate(LISTED);
+        let ids: Vec<&str> = stored().map(|taken| &*taken.id).collect();
+        let errors: Vec<_> = errors.into_iter().map(Error::json).collect();
+        // Writing to a String cannot fail.
+        let _ = write!(text, r#""accepted":{},"rejected":{rejected},"ids":{}"#, ids.len(), json!(ids));
+        let _ = write!(text, r#","errors":[{}]"#, errors.join(","));
+        if self.status() >= 500 {
+            let indexes: Vec<u32> = stored().map(|taken| taken.index).collect();
+            let _ = write!(text, r#","stored":{}"#, json!(indexes));
+        }
+        text
+    }
+}
+
+impl Taken {
+    fn error(&self) -> Error {
+        let status = match self.outcome.fate() {
+            Fate::Stored => 204,
+            Fate::Rejected => 422,
+            Fate::Refused => 502,
+            Fate::Unavailable => 503,
+            Fate::Timeout => 504,
+        };
+        Error { index: self.index, status, pointer: String::new(), detail: self.outcome.detail() }
+    }
+}
+
+impl Error {
+    fn json(&self) -> String {
+        let Error { index, status, .. } = self;
+        let (pointer, detail) = (json!(self.pointer), json!(self.detail));
+        format!(r#"{{"index":{index},"status":{status},"pointer":{pointer},"detail":{detail}}}"#)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn report(verdicts: &[Verdict], refused: &[u16]) -> Report {
+        let mut report = Report::default();
+        for (index, verdict) in verdicts.iter().enumerate() {
+            let number = report.take(index as u32, &format!("id{index}"), 1);
+            report.add(number, *verdict, || "X".into());
+        }
+        for (index, status) in refused.iter().enumerate() {
+            let index = (verdicts.len() + index) as u32;
+            report.refuse(Error { index, status: *status, pointer: "/a".into(), detail: "bad".into() });
+        }
+        report
+    }
+
+    fn members(report: &Report) -> Value {
+        serde_json::from_str(&format!("{{{}}}", report.members())).unwrap()
+    }
+
+    #[test]
+    fn the_events_decide_the_status() {
+        use Verdict::*;
+        for (verdicts, refused, status) in [
+            (&[Stored, Stored][..], &[][..], 200),
+            (&[Stored], &[422], 207),
+            (&[Stored, Rejected], &[], 207),
+            (&[Stored, Refused], &[], 207),
+            (&[], &[422, 400], 422),
+            (&[], &[400, 400], 400),
+            (&[Rejected], &[], 422),
+            (&[Refused], &[422], 502),
+            (&[Unavailable, Unavailable], &[422], 503),
+            (&[Unavailable, Stored], &[], 504),
+            (&[Unknown, Stored], &[], 504),
+        ] {
+            assert_eq!(report(verdicts, refused).status(), status, "{verdicts:?} {refused:?}");
+        }
+    }
+
+    #[test]
+    fn the_members_name_what_is_stored_and_what_is_wrong() {
+        let all = members(&report(&[Verdict::Stored, Verdict::Rejected], &[422]));
+        assert_eq!((&all["accepted"], &all["rejected"], &all["ids"]), (&json!(1), &json!(2), &json!(["id0"])));
+        assert_eq!(all["errors"][0], json!({"index": 1, "status": 422, "pointer": "", "detail": "X"}));
+        assert_eq!(all["errors"][1], json!({"index": 2, "status": 422, "pointer": "/a", "detail": "bad"}));
+        assert_eq!(all.get("stored"), None);
+        let part = members(&report(&[Verdict::Unavailable, Verdict::Stored], &[]));
+        assert_eq!((&part["stored"], &part["rejected"]), (&json!([1]), &json!(0)));
+    }
+
+    #[test]
+    fn what_has_no_verdict_by_the_deadline_is_unknown() {
+        let mut report = report(&[Verdict::Stored], &[]);
+        report.take(1, "id1", 2);
+        report.expire("late");
+        assert_eq!((report.status(), &members(&report)["stored"]), (504, &json!([0])));
+    }
+
+    #[test]
+    fn a_hundred_errors_are_listed_and_all_are_counted() {
+        let report = report(&[], &[422; 250]);
+        let members = members(&report);
+        assert_eq!((members["errors"].as_array().unwrap().len(), &members["rejected"]), (100, &json!(250)));
+    }
+}

@@ -1,0 +1,71 @@
+//! What the examples in nginx-conf are for: what they promise in their comments is counted, kept apart and answered.
+
+mod common;
+
+use common::*;
+use std::fs;
+
+/// An example as it stands, with the test's port and Redis.
+fn example(name: &str, redis: &Redis) -> Nginx {
+    let text = fs::read_to_string(format!("{}/nginx-conf/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name);
+    assert!(text.contains("listen 8080;") && text.contains("redis://127.0.0.1:6379"), "{name}");
+    let text = text.replace("listen 8080;", "listen 127.0.0.1:%PORT%;").replace("redis://127.0.0.1:6379", &redis.url());
+    Nginx::builder().http(&text).start()
+}
+
+#[test]
+fn page_views_are_counted_by_visit_visitor_page_and_session() {
+    let redis = Redis::start();
+    let nginx = example("page-views.conf", &redis);
+    let mut http = Http::connect(nginx.port());
+    for (page, visitor) in [("/a", "ann"), ("/a", "bob"), ("/b", "ann"), ("/a", "ann")] {
+        let event = format!(r#"{{"page":"{page}","visitor":"{visitor}"}}"#);
+        assert_eq!(http.post("/views", event).status, 204);
+    }
+    assert_eq!(http.post("/views", r#"{"page":"/c"}"#).status, 204, "without a visitor");
+    assert_eq!(http.post("/views", r#"{"page":"/c","visitor":"a b"}"#).status, 422, "no id for a key");
+    let key = |prefix: &str| redis.ask::<Vec<String>>(&["KEYS", &format!("{prefix}:2*")]).remove(0);
+    assert_eq!(redis.ask::<i64>(&["GET", &key("visits")]), 5);
+    assert_eq!(redis.ask::<i64>(&["PFCOUNT", &key("visitors")]), 2);
+    assert_eq!(redis.ask::<i64>(&["GET", &key("sessions")]), 2);
+    let pages: Vec<String> = redis.ask(&["ZREVRANGE", &key("pages"), "0", "-1"]);
+    assert_eq!(pages[0], "/a");
+    for prefix in ["visits", "visitors", "sessions", "pages"] {
+        assert!(redis.ask::<i64>(&["TTL", &key(prefix)]) > 86_400, "{prefix} has no end");
+    }
+    // Half an hour later.
+    assert_eq!(redis.ask::<i64>(&["DEL", "session:ann"]), 1);
+    assert_eq!(http.post("/views", r#"{"page":"/a","visitor":"ann"}"#).status, 204);
+    assert_eq!(redis.ask::<i64>(&["GET", &key("sessions")]), 3);
+}
+
+#[test]
+fn tenants_have_streams_of_their_own_and_cannot_pretend() {
+    let redis = Redis::start();
+    let nginx = example("tenants.conf", &redis);
+    let mut http = Http::connect(nginx.port());
+    let mut send = |key: &str, event: &str| http.call(&Request::post("/events", event).header("X-Api-Key", key)).status;
+    assert_eq!(send("demo-key", r#"{"id":"7","tenant":"other"}"#), 204);
+    assert_eq!(send("other-key", r#"{"n":[]}"#), 204);
+    assert_eq!(send("nobody", "{}"), 401);
+    let [demo, other] = ["events:{demo}", "events:{other}"].map(|key| redis.stream(key));
+    assert_eq!((demo.len(), other.len()), (1, 1));
+    let text = |index: usize| String::from_utf8(demo[0].1[index].clone()).unwrap();
+    assert_eq!((text(0).as_str(), text(1).as_str()), ("id", "7"));
+    assert!(text(3).starts_with(r#"{"id":"7","tenant":"demo","received":1"#), "{}", text(3));
+}
+
+#[test]
+fn the_batch_api_says_what_became_of_each_event() {
+    let redis = Redis::start();
+    let nginx = example("batch-api.conf", &redis);
+    let mut http = Http::connect(nginx.port());
+    let lines = "{\"id\":\"a\"}\n[1]\n{\"id\":\"b\"}\n";
+    let request = Request::new("POST", "/bulk").header("Content-Type", "application/x-ndjson").body(lines);
+    let answer = http.call(&request);
+    assert_eq!(answer.status, 207, "{}", answer.text());
+    let answer = answer.json();
+    assert_eq!((&answer["accepted"], &answer["ids"]), (&2.into(), &serde_json::json!(["a", "b"])));
+    assert_eq!(answer["errors"][0]["index"], 1);
+    assert_eq!(redis.stream("bulk").len(), 2);
+}
