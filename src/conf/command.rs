@@ -27,8 +27,9 @@ pub fn command(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result
     for (position, arg) in args.iter().enumerate() {
         parts.push(match &**arg {
             text if !text.contains(&b'$') => Arg::Literal(text.to_vec()),
-            text if keys.contains(&position) => Arg::Key(key(conf, text)?),
+            // No command has a whole event for its key: this is one that is not known and has its key elsewhere, or none.
             b"$event" | b"${event}" => Arg::Event,
+            text if keys.contains(&position) => Arg::Key(key(conf, text)?),
             text => Arg::Value(compile(conf, text)?),
         });
     }
