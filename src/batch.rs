@@ -34,6 +34,15 @@ pub enum Form {
     Lines,
 }
 
+/// What `meteorit_batch` says, where it is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mode {
+    /// Whether the good events are written where others are bad.
+    pub partial: bool,
+    /// How many events there may be.
+    pub max: u32,
+}
+
 /// Why a body as a whole is no batch.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Error {

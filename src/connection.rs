@@ -8,9 +8,8 @@ use std::rc::Weak;
 
 use crate::conf::redis::{Greeting, Settings};
 use crate::ngx::{Handler, Msec, Peer, Recv, Send, Timer};
-use crate::pool::Waiter;
 use crate::reply::{Broken, Parser, Reply, Verdict, printable};
-use crate::window::Window;
+use crate::window::{Waiter, Window};
 
 /// The size of an empty receive buffer, in bytes; one reply that does not fit lets it grow, up to `reply::MAX_REPLY`.
 const INBOX: usize = 16 * 1024;

@@ -7,11 +7,12 @@
 //! client ◀─ response ◀──────── verdict ◀────────────────── reply ◀────────┘
 //! ```
 //!
-//! `request` is the content handler: it has nginx read the body, of which `body` makes one slice; `event` validates it in
-//! one pass; `command` turns it into the bytes of Redis commands. `pool` finds room for all of them or refuses, and
-//! appends them to the `window` of a `connection`, which sends at the end of the loop iteration what all requests have
-//! appended. `reply` frames what comes back and gives a verdict on each command; `response` makes of the verdicts the
-//! answer that the client gets, exactly once.
+//! `request` is the content handler: it has nginx read the body, of which `body` makes one slice (decoded by `inflate`, made
+//! of a `form`, taken apart by `batch`, where that is called for); `event` validates it in one pass, `schema` asks for more;
+//! `command` turns it into the bytes of Redis commands. `pool` finds room for all of them or refuses, and appends them to the
+//! `window` of a `connection`, which sends at the end of the loop iteration what all requests have appended. `reply` frames
+//! what comes back and gives a verdict on each command; `response` makes of the verdicts the answer that the client gets,
+//! exactly once.
 //!
 //! Everything that knows nginx is behind the feature `nginx`; the other steps build and test without it.
 #![deny(unsafe_code)]
@@ -23,6 +24,8 @@ mod request;
 mod body;
 
 pub mod inflate;
+
+pub mod form;
 
 pub mod batch;
 
@@ -53,8 +56,6 @@ pub mod conf;
 
 #[cfg(feature = "nginx")]
 mod current;
-
-pub mod form;
 
 pub mod id;
 

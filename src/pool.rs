@@ -17,7 +17,8 @@ use crate::ngx::{self, Handler, Level, Msec, Pending, Posted, Timer};
 use crate::reply::{Verdict, printable};
 use crate::request;
 use crate::response::Problem;
-pub use requests::{Waiter, Work};
+use crate::window::Waiter;
+pub use requests::Work;
 
 use requests::Requests;
 

@@ -32,6 +32,15 @@ struct Entry<W> {
     waiter: W,
 }
 
+/// Who waits for the reply to a command, where the entries are those of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    /// The number of the request in its pool.
+    pub request: u32,
+    /// The number of its event in the request's [report](crate::response::Report); 0 for a request of one event.
+    pub event: u32,
+}
+
 impl<W: Copy> Default for Window<W> {
     fn default() -> Self {
         Window { bytes: Vec::new(), start: 0, sent: 0, entries: VecDeque::new(), in_flight: 0, in_flight_bytes: 0 }

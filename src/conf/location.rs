@@ -7,10 +7,10 @@ use super::field::Field;
 use super::methods::Methods;
 use super::redis::{self, Redis};
 use super::{Main, command};
+use crate::batch::Mode;
 use crate::command::{KeyLimit, Template};
 use crate::event::{DuplicateNames, Limits};
 use crate::ngx::{Complex, Conf, Position, parse_size};
-use crate::request::batch::Mode;
 use crate::response::Style;
 
 /// The largest `meteorit_max_event_size`, in bytes: a span on the tape has 32 bits, and Redis takes bulk strings of at

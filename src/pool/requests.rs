@@ -5,6 +5,7 @@ use slab::Slab;
 use crate::ngx::{Msec, Pending};
 use crate::reply::Verdict;
 use crate::response::{Outcome, Report};
+use crate::window::Waiter;
 
 /// Requests by number. A number stays taken until each of the request's commands is settled, so that a window may hold it
 /// without fear, whatever became of the client meanwhile.
@@ -12,14 +13,6 @@ use crate::response::{Outcome, Report};
 pub struct Requests {
     waiting: Slab<Waiting>,
     done: Vec<Done>,
-}
-
-/// Who waits for the reply to a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiter {
-    pub request: u32,
-    /// The number of its event in the request's [`Report`]; 0 for a request of one event.
-    pub event: u32,
 }
 
 /// What a request asked for, and what became of it so far.

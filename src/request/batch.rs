@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::encode::encode;
 use super::intake::{Origin, origin};
 use super::{finish, tell};
-use crate::batch::{Form, Split};
+use crate::batch::{Form, Mode, Split};
 use crate::command::Commands;
 use crate::conf::redis::Redis;
 use crate::event;
@@ -19,14 +19,6 @@ use crate::variables;
 
 /// How many events are worked on before other requests have their turn.
 const STEP: u32 = 64;
-
-/// What `meteorit_batch` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mode {
-    /// Whether the good events are written where others are bad.
-    pub partial: bool,
-    pub max: u32,
-}
 
 /// A batch that is being worked on.
 struct Batch {
@@ -116,6 +108,10 @@ impl Batch {
                 false => encode(request, location, piece.text, &mut self.commands),
             };
             match encoded {
+                // Before more is piled up: it will not be taken.
+                Ok(_) if self.commands.len() > self.redis.settings.backlog => {
+                    return Err(Problem::BodyTooLarge { limit: self.redis.settings.backlog });
+                }
                 Ok(count) => {
                     let id = variables::id(request).map_err(|OutOfMemory| Problem::NoResources)?.unwrap_or_default();
                     self.report.take(piece.index, &String::from_utf8_lossy(id), count);
