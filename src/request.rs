@@ -8,9 +8,10 @@ mod intake;
 use std::cell::RefCell;
 
 use crate::command::Commands;
+use crate::conf::Location;
 use crate::event::{self, Kind};
 use crate::ngx::{Handled, Level, Msec, OutOfMemory, Pending, Request, unix_ms};
-use crate::pool::Work;
+use crate::pool::{Pool, Work};
 use crate::response::{Answer, Fate, Outcome, Problem, Style};
 use crate::variables;
 use intake::{Origin, event_text, origin};
@@ -46,52 +47,59 @@ fn body_read(request: Request) {
     }
     let text = match event_text(&request, location) {
         Ok(text) => text,
-        Err(problem) => {
-            let answer = tell(&request, &problem);
-            return request.answer(&answer, location.intercept_errors());
-        }
+        Err(problem) => return answer(request, &problem),
     };
     if let Some(form) = batch::form(&request, text) {
         return batch::begin(request, text, form);
     }
-    let limit = location.max_event_size();
-    let result =
-        COMMANDS.with_borrow_mut(|commands| {
-            if text.len() > limit {
-                return Err(Problem::TooLarge { limit });
-            }
-            commands.clear();
-            // The whole body, with what white space is around the object.
-            encode::encode(&request, location, text, commands).map_err(|problem| match problem {
-                Problem::Event(event::Error::Rule {
-                    rule: event::Rule::NotAnObject { found: Kind::Array }, ..
-                }) if location.batch().is_none() => Problem::BatchesOff,
-                problem => problem,
-            })?;
-            if commands.is_empty() {
-                return Ok(None);
-            }
-            let pool = location.redis().ok_or(Problem::NoResources)?.pool();
-            pool.admit(commands.len())?;
-            Ok(Some(pool))
-        });
-    let problem = match result {
+    match COMMANDS.with_borrow_mut(|commands| prepare(&request, location, text, commands)) {
         Ok(Some(pool)) => match request.suspend() {
             Ok(pending) => {
                 let work = Work::Event(Outcome::default());
-                return COMMANDS.with_borrow(|commands| pool.submit(pending, work, commands, &[]));
+                COMMANDS.with_borrow(|commands| pool.submit(pending, work, commands, &[]));
             }
-            Err((request, OutOfMemory)) => {
-                let answer = tell(&request, &Problem::NoResources);
-                return request.answer(&answer, location.intercept_errors());
-            }
+            Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
         },
         // Every command's if= said no.
-        Ok(None) => Problem::Redis(Outcome::default()),
-        Err(problem) => problem,
-    };
-    let answer = tell(&request, &problem);
-    request.answer(&answer, location.intercept_errors());
+        Ok(None) => answer(request, &Problem::Redis(Outcome::default())),
+        Err(problem) => answer(request, &problem),
+    }
+}
+
+/// Encodes the one event of a body and finds room for its commands; None when it has none.
+fn prepare<'r>(
+    request: &Request<'r>,
+    location: &'r Location,
+    text: &'r [u8],
+    commands: &mut Commands,
+) -> Result<Option<&'r Pool>, Problem> {
+    let limit = location.max_event_size();
+    if text.len() > limit {
+        return Err(Problem::TooLarge { limit });
+    }
+    commands.clear();
+    // The whole body, with what white space is around the object.
+    encode::encode(request, location, text, commands).map_err(|problem| match problem {
+        Problem::Event(event::Error::Rule { rule: event::Rule::NotAnObject { found: Kind::Array }, .. })
+            if location.batch().is_none() =>
+        {
+            Problem::BatchesOff
+        }
+        problem => problem,
+    })?;
+    if commands.is_empty() {
+        return Ok(None);
+    }
+    let pool = location.redis().ok_or(Problem::NoResources)?.pool();
+    pool.admit(commands.len())?;
+    Ok(Some(pool))
+}
+
+/// Answers a request from the callback of its body.
+fn answer(request: Request, problem: &Problem) {
+    let answer = tell(&request, problem);
+    let intercept = request.location().intercept_errors();
+    request.answer(&answer, intercept);
 }
 
 /// Answers a request that waited.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::encode::encode;
 use super::intake::{Origin, origin};
-use super::{finish, tell};
+use super::{answer, finish};
 use crate::batch::{Form, Mode, Split};
 use crate::command::Commands;
 use crate::conf::redis::Redis;
@@ -48,50 +48,52 @@ pub fn form(request: &Request, text: &[u8]) -> Option<Form> {
 pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
     let location = request.location();
     let (Some(mode), Some(redis)) = (location.batch(), location.redis().cloned()) else {
-        let answer = tell(&request, &Problem::NoResources);
-        return request.answer(&answer, location.intercept_errors());
+        return answer(request, &Problem::NoResources);
     };
     let split = match Split::begin(text, form, mode.max) {
         Ok(split) => split,
-        Err(error) => {
-            let answer = tell(&request, &Problem::from(error));
-            return request.answer(&answer, location.intercept_errors());
-        }
+        Err(error) => return answer(request, &Problem::from(error)),
     };
     request.set_body(text);
     if let Err(OutOfMemory) = request.save_values() {
-        let answer = tell(&request, &Problem::NoResources);
-        return request.answer(&answer, location.intercept_errors());
+        return answer(request, &Problem::NoResources);
     }
     let (commands, counts, report) = (Commands::new(), Vec::new(), Report::default());
     let mut batch = Box::new(Batch { redis, split, mode, commands, counts, report });
-    match batch.step(&request) {
-        Ok(false) => match request.suspend() {
+    match batch.work(&request) {
+        Ok(Turn::Again) => match request.suspend() {
             Ok(pending) => YARD.with(|yard| yard.wait(pending, batch)),
-            Err((request, OutOfMemory)) => {
-                let answer = tell(&request, &Problem::NoResources);
-                request.answer(&answer, location.intercept_errors());
-            }
+            Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
         },
-        done => {
-            let problem = match done.and_then(|_| batch.admit()) {
-                Err(problem) => problem,
-                Ok(false) => Problem::Batch(Box::new(batch.report)),
-                Ok(true) => match request.suspend() {
-                    Ok(pending) => return batch.submit(pending),
-                    Err((request, OutOfMemory)) => {
-                        let answer = tell(&request, &Problem::NoResources);
-                        return request.answer(&answer, location.intercept_errors());
-                    }
-                },
-            };
-            let answer = tell(&request, &problem);
-            request.answer(&answer, location.intercept_errors());
-        }
+        Ok(Turn::Write) => match request.suspend() {
+            Ok(pending) => batch.submit(pending),
+            Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
+        },
+        Ok(Turn::Nothing) => answer(request, &Problem::Batch(Box::new(batch.report))),
+        Err(problem) => answer(request, &problem),
     }
 }
 
+/// What follows on some events of a batch.
+enum Turn {
+    /// There are more events.
+    Again,
+    /// All commands are there, and the pool has room for them.
+    Write,
+    /// There is nothing to write.
+    Nothing,
+}
+
 impl Batch {
+    /// Works on the next few events, and after the last one finds room for their commands.
+    fn work(&mut self, request: &Request) -> Result<Turn, Problem> {
+        Ok(match self.step(request)? {
+            false => Turn::Again,
+            true if self.admit()? => Turn::Write,
+            true => Turn::Nothing,
+        })
+    }
+
     /// Works on the next few events; whether they were the last.
     fn step(&mut self, request: &Request) -> Result<bool, Problem> {
         let (body, location) = (request.decoded_body(), request.location());
@@ -190,16 +192,12 @@ impl Yard {
         let count = self.waiting.borrow().len();
         for _ in 0..count {
             let Some((pending, mut batch)) = self.waiting.borrow_mut().pop_front() else { break };
-            let worked = pending.with(|request| match batch.step(request)? {
-                true => batch.admit().map(Some),
-                false => Ok(None),
-            });
-            match worked {
+            match pending.with(|request| batch.work(request)) {
                 // The client has gone, and nothing was written.
                 None => {}
-                Some(Ok(None)) => self.wait(pending, batch),
-                Some(Ok(Some(true))) => batch.submit(pending),
-                Some(Ok(Some(false))) => finish(pending, Problem::Batch(Box::new(batch.report)), None),
+                Some(Ok(Turn::Again)) => self.wait(pending, batch),
+                Some(Ok(Turn::Write)) => batch.submit(pending),
+                Some(Ok(Turn::Nothing)) => finish(pending, Problem::Batch(Box::new(batch.report)), None),
                 Some(Err(problem)) => finish(pending, problem, None),
             }
         }
