@@ -119,10 +119,7 @@ pub fn hash(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result
     let Some(path) = word(&words, 2).strip_prefix(b"key_file=") else {
         return Err(unexpected(word(&words, 2), "meteorit_hash", "key_file=FILE"));
     };
-    let mut key = conf.read_file(path)?;
-    while key.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-        key.pop();
-    }
+    let key = conf.read_secret(path)?;
     if key.len() < SHORTEST_KEY {
         let path = String::from_utf8_lossy(path);
         return Err(format!("the key in \"{path}\" has less than {SHORTEST_KEY} bytes"));

@@ -190,10 +190,7 @@ impl Draft {
                 set(&mut self.server, (server, addresses), &name)
             }
             "password_file" => {
-                let mut text = conf.read_file(value)?;
-                while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-                    text.pop();
-                }
+                let text = conf.read_secret(value)?;
                 let path = String::from_utf8_lossy(value);
                 let password = String::from_utf8(text).map_err(|_| format!("\"{path}\" is not UTF-8"))?;
                 if password.is_empty() {

@@ -96,12 +96,17 @@ impl Conf<'_> {
 
     /// An error that ends `nginx -t`; nginx adds file and line of the directive being read.
     pub fn emerg(&self, message: &str) {
-        self.log_here(sys::NGX_LOG_EMERG, message);
-    }
-
-    /// As [`Conf::emerg`], for a warning.
-    pub fn warn(&self, message: &str) {
-        self.log_here(sys::NGX_LOG_WARN, message);
+        // SAFETY: "%*s" takes a size_t and a pointer.
+        unsafe {
+            sys::ngx_conf_log_error(
+                sys::NGX_LOG_EMERG as sys::ngx_uint_t,
+                self.cf.as_ptr(),
+                0,
+                c"%*s".as_ptr(),
+                message.len(),
+                message.as_ptr(),
+            );
+        }
     }
 
     /// An error with the place in its text already.
@@ -110,24 +115,10 @@ impl Conf<'_> {
         unsafe { log::write((*self.cf.as_ptr()).log, sys::NGX_LOG_EMERG as sys::ngx_uint_t, message.as_bytes()) }
     }
 
-    /// As [`Conf::emerg_elsewhere`], for a warning.
+    /// A warning with the place in its text.
     pub fn warn_elsewhere(&self, message: &str) {
         // SAFETY: the configuration has a log.
         unsafe { log::write((*self.cf.as_ptr()).log, sys::NGX_LOG_WARN as sys::ngx_uint_t, message.as_bytes()) }
-    }
-
-    fn log_here(&self, level: u32, message: &str) {
-        // SAFETY: "%*s" takes a size_t and a pointer.
-        unsafe {
-            sys::ngx_conf_log_error(
-                level as sys::ngx_uint_t,
-                self.cf.as_ptr(),
-                0,
-                c"%*s".as_ptr(),
-                message.len(),
-                message.as_ptr(),
-            );
-        }
     }
 
     /// Compiles a value with variables; nginx has logged what is wrong with one that does not compile.
@@ -245,10 +236,14 @@ impl Conf<'_> {
         }
     }
 
-    /// The whole text of a file, see [`Conf::full_path`].
-    pub fn read_file(&mut self, path: &[u8]) -> Result<Vec<u8>, String> {
+    /// The text of a file that holds a secret, without the line ends behind it; see [`Conf::full_path`].
+    pub fn read_secret(&mut self, path: &[u8]) -> Result<Vec<u8>, String> {
         let path = self.full_path(path)?;
-        std::fs::read(&path).map_err(|e| format!("cannot read \"{}\": {e}", path.display()))
+        let mut text = std::fs::read(&path).map_err(|e| format!("cannot read \"{}\": {e}", path.display()))?;
+        while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            text.pop();
+        }
+        Ok(text)
     }
 
     /// The addresses of `endpoint`, written as nginx does: `host:port`, `[v6]:port`, `unix:path`. Names are resolved
