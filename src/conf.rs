@@ -17,7 +17,6 @@ pub mod schema;
 pub mod url;
 
 #[cfg(feature = "nginx")]
-#[cfg(feature = "nginx")]
 pub use location::Location;
 
 #[cfg(feature = "nginx")]

@@ -18,9 +18,8 @@ use crate::reply::{Verdict, printable};
 use crate::request;
 use crate::response::Problem;
 use crate::window::Waiter;
-pub use requests::Work;
-
 use requests::Requests;
+pub use requests::Work;
 
 /// This worker's connections to one Redis, with all that waits for it.
 pub struct Pool {
