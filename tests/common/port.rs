@@ -4,6 +4,7 @@
 use super::system;
 use std::fs::File;
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The lease is a lock on a file named after the port; the kernel gives it back even when the process is killed.
@@ -30,7 +31,7 @@ impl Port {
             let step = NEXT.fetch_add(1, Ordering::Relaxed);
             let number = (FIRST + offset.wrapping_add(step) % count) as u16;
             let lease = File::create(dir.join(number.to_string())).expect("a port lease");
-            if lease.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", number)).is_ok() {
+            if lease.try_lock().is_ok() && nobody_listens(number) {
                 return Port { number, _lease: lease };
             }
         }
@@ -40,6 +41,13 @@ impl Port {
     pub fn number(&self) -> u16 {
         self.number
     }
+}
+
+fn nobody_listens(number: u16) -> bool {
+    let Ok(listener) = TcpListener::bind(("127.0.0.1", number)) else { return false };
+    // A process being started elsewhere may hold a copy of the descriptor for a moment, which would keep the port taken.
+    system::shutdown(listener.as_fd(), libc::SHUT_RDWR);
+    true
 }
 
 fn last_free_of_outgoing() -> u32 {
