@@ -203,6 +203,16 @@ fn what_follows_a_stream_is_no_part_of_it() {
 }
 
 #[test]
+fn a_zstd_frame_of_one_segment_is_as_large_as_it_says() {
+    // Of 9 MiB, of which the first 128 KiB are there: more than the largest window of others.
+    let frame = hex("28b52ffda00000900002001000");
+    let mut out = Vec::new();
+    assert_eq!(inflate(Coding::Zstd, &frame, 1 << 20, &mut out), Err(InflateError::TooLarge { limit: 1 << 20 }));
+    let error = inflate(Coding::Zstd, &frame, 16 << 20, &mut out).unwrap_err();
+    assert_eq!(error.to_string(), "broken zstd stream: unexpected end");
+}
+
+#[test]
 fn what_is_no_stream_is_refused() {
     for coding in [Coding::Gzip, Coding::Deflate, Coding::Zstd] {
         assert_eq!(fault(coding, b""), StreamFault::UnexpectedEnd);

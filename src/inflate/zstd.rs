@@ -33,7 +33,10 @@ pub(super) fn frames(input: &[u8], sink: &mut Sink<'_>) -> Result<(), Stop> {
 fn frame(input: &mut Input<'_>, sink: &mut Sink<'_>) -> Result<(), Stop> {
     // A decoder that is used again reserves the whole window that a frame asks for; a new one, what it needs.
     let mut decoder = FrameDecoder::new();
-    decoder.set_max_window_size(MAX_WINDOW);
+    // The window of a frame of a single segment is all that it has, for which there is room or not (RFC 8878, 3.1.1.1.1.2).
+    let single_segment = input.rest.get(4).is_some_and(|descriptor| descriptor & 0x20 != 0);
+    let room = sink.room();
+    decoder.set_max_window_size(if single_segment { MAX_WINDOW.max(room as u64) } else { MAX_WINDOW });
     if let Err(error) = decoder.init(&mut *input) {
         return match error {
             FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. }) => {
@@ -42,6 +45,7 @@ fn frame(input: &mut Input<'_>, sink: &mut Sink<'_>) -> Result<(), Stop> {
             FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::BadMagicNumber(_)) => {
                 Err(StreamFault::TrailingData.into())
             }
+            FrameDecoderError::WindowSizeTooBig { .. } if single_segment => Err(Stop::Full),
             FrameDecoderError::WindowSizeTooBig { .. } => Err(StreamFault::Window.into()),
             FrameDecoderError::DictNotProvided { .. } => Err(StreamFault::Dictionary.into()),
             _ => Err(StreamFault::Invalid.into()),
@@ -49,7 +53,6 @@ fn frame(input: &mut Input<'_>, sink: &mut Sink<'_>) -> Result<(), Stop> {
     }
     // 0 also when the frame does not say.
     let declared = decoder.content_size();
-    let room = sink.room();
     if declared > room as u64 {
         return Err(Stop::Full);
     }
