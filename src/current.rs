@@ -10,8 +10,10 @@ use crate::ngx::Request;
 
 #[derive(Default)]
 struct Current {
-    /// Counts the events; a request remembers the number of its own.
-    serial: u64,
+    /// How many events there have been; a request remembers the number of its own.
+    count: u64,
+    /// The number of the event on the tape; 0 is none.
+    on_tape: u64,
     tape: Tape,
 }
 
@@ -35,9 +37,11 @@ pub fn replace<'r>(request: &Request<'r>, text: &'r [u8]) -> Result<(), Error> {
 
 fn scan<'r>(request: &Request<'r>, text: &'r [u8], limits: &Limits) -> Result<(), Error> {
     CURRENT.with_borrow_mut(|current| {
-        current.serial += 1;
+        current.count += 1;
+        current.on_tape = 0;
         current.tape.parse(text, limits)?;
-        request.set_event(text, current.serial);
+        current.on_tape = current.count;
+        request.set_event(text, current.count);
         Ok(())
     })?;
     request.forget_values();
@@ -46,13 +50,14 @@ fn scan<'r>(request: &Request<'r>, text: &'r [u8], limits: &Limits) -> Result<()
 
 /// Reads the event that the request is about; None when there is none.
 pub fn read<T>(request: &Request, read: impl FnOnce(Event) -> T) -> Option<T> {
-    let (text, serial) = request.event()?;
+    let (text, number) = request.event()?;
     CURRENT.with(|current| {
-        if current.borrow().serial != serial {
+        if current.borrow().on_tape != number {
             // Nobody reads a variable while the tape is written.
             let mut current = current.try_borrow_mut().ok()?;
+            current.on_tape = 0;
             current.tape.parse(text, &ANYTHING).ok()?;
-            current.serial = serial;
+            current.on_tape = number;
         }
         let current = current.borrow();
         Some(read(current.tape.event(text)?))

@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use std::time::Duration;
 
 struct Site {
     nginx: Nginx,
@@ -209,6 +210,25 @@ fn a_request_that_waits_keeps_its_fields_while_the_worker_reads_other_events() {
     assert_eq!(nginx.wait_access("/second"), format!("/second 204 [second] [two] [{}]", logged(events[1].1)));
     assert_eq!(nginx.wait_access("/third"), "/third 204 [] [] [{}]");
     nginx.stop();
+}
+
+#[test]
+fn no_request_ever_reads_the_event_of_another() {
+    let site = Site::logging(
+        "$uri [$event_x] [$event_y]",
+        "location / { meteorit_pass REDIS; meteorit_command RPUSH list $event_x; }",
+    );
+    let path = |id: u64| format!("/{id}");
+    let sent = load(site.nginx.port(), 16, Until::PerConnection(250), move |id| {
+        let padding = "[{}],".repeat((id % 7) as usize);
+        Request::post(&path(id), format!(r#"{{"p":[{padding}0],"x":"x{id}","y":"y{id}"}}"#)).to_bytes()
+    });
+    assert!(sent.len() == 4000 && sent.iter().all(|sent| sent.has_status(204)));
+    eventually(Duration::from_secs(10), || site.nginx.access_log().lines().count() == sent.len());
+    for line in site.nginx.access_log().lines() {
+        let id = line.trim_start_matches('/').split(' ').next().unwrap();
+        assert_eq!(line, format!("/{id} [x{id}] [y{id}]"));
+    }
 }
 
 /// As nginx's log escapes it.
