@@ -19,6 +19,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 use crate::event::scan::{first_value, literal, number, skip_space, string, syntax, unexpected};
@@ -83,6 +85,8 @@ pub struct Piece<'a> {
     pub index: u32,
     /// As it was sent, without white space around it. A line's may be no JSON at all.
     pub text: &'a [u8],
+    /// Where in the body the text begins.
+    start: usize,
     /// Lines before the text, and characters before it in its line; 0 in an array, where an element cannot be wrong JSON.
     lines: u32,
     columns: u32,
@@ -126,33 +130,38 @@ impl Split {
         let start = skip_space(body, self.at);
         // Over the comma, or over the closing bracket when this was the last one.
         self.at = skip_space(body, end) + 1;
-        self.piece(body.get(start..end)?, 0, 0)
+        self.piece(body.get(start..end)?, start, 0, 0)
     }
 
     fn line<'a>(&mut self, body: &'a [u8]) -> Option<Piece<'a>> {
         while let Some(rest) = body.get(self.at..).filter(|rest| !rest.is_empty()) {
             let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
             let line = rest.get(..length)?;
-            let lines = self.lines;
+            let (start, lines) = (self.at, self.lines);
             self.at += length + 1;
             self.lines = lines.saturating_add(1);
             let indent = skip_space(line, 0);
             if indent < line.len() {
                 let text = trim_end(line.get(indent..)?);
-                return self.piece(text, lines, u32::try_from(indent).unwrap_or(u32::MAX));
+                return self.piece(text, start + indent, lines, u32::try_from(indent).unwrap_or(u32::MAX));
             }
         }
         None
     }
 
-    fn piece<'a>(&mut self, text: &'a [u8], lines: u32, columns: u32) -> Option<Piece<'a>> {
+    fn piece<'a>(&mut self, text: &'a [u8], start: usize, lines: u32, columns: u32) -> Option<Piece<'a>> {
         let index = self.index;
         self.index = index.saturating_add(1);
-        Some(Piece { index, text, lines, columns })
+        Some(Piece { index, text, start, lines, columns })
     }
 }
 
 impl Piece<'_> {
+    /// Where in the body the text is.
+    pub fn place(&self) -> Range<usize> {
+        self.start..self.start + self.text.len()
+    }
+
     /// The error that [`text`](Piece::text) has, with its line and column counted from the start of the body.
     pub fn error_in_body(&self, error: event::Error) -> event::Error {
         match error {

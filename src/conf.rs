@@ -63,6 +63,13 @@ pub const DIRECTIVES: &[Directive] = &[
         args: CommandArgs::OneOrMore,
         set: command::command,
     },
+    Directive {
+        name: c"meteorit_reject_command",
+        contexts: HTTP | SERVER | LOCATION | IF_IN_LOCATION,
+        args: CommandArgs::OneOrMore,
+        set: command::reject_command,
+    },
+    setting(c"meteorit_reject_status", CommandArgs::One, location::reject_status),
     setting(c"meteorit_set", CommandArgs::TwoOrThree, definition::set),
     setting(c"meteorit_time", CommandArgs::TwoOrThree, definition::time),
     setting(c"meteorit_hash", CommandArgs::OneOrMore, definition::hash),

@@ -26,8 +26,19 @@ const ANYTHING: Limits = Limits { max_depth: u32::MAX, max_members: u32::MAX, du
 
 /// Scans `text`, and makes it the event that the request is about; it has no id yet.
 pub fn set<'r>(request: &Request<'r>, text: &'r [u8], limits: &Limits) -> Result<(), Error> {
-    request.set_id(&[]);
+    request.clear_event();
     scan(request, text, limits)
+}
+
+/// Makes a text that is no event, or one that was rejected, what the request is about; the id stays, where there is one.
+/// Whoever reads a member has the text scanned.
+pub fn set_rejected<'r>(request: &Request<'r>, text: &'r [u8]) {
+    let number = CURRENT.with_borrow_mut(|current| {
+        current.count += 1;
+        current.count
+    });
+    request.set_event(text, number);
+    request.forget_values();
 }
 
 /// As [`set`], for a text that was made here from an event that has been validated, whose id it keeps.

@@ -331,11 +331,7 @@ impl Pool {
             state.requests.take_done()
         };
         for done in done.drain(..) {
-            let problem = match done.work {
-                Work::Event(outcome) => Problem::Redis(outcome),
-                Work::Batch(report) => Problem::Batch(report),
-            };
-            request::finish(done.pending, problem, Some(done.redis_time));
+            request::settled(self, done.pending, done.work, done.redis_time);
         }
         self.state.borrow_mut().requests.reuse(done);
     }

@@ -14,7 +14,7 @@ use crate::ngx::{Handled, Level, Msec, OutOfMemory, Pending, Request, unix_ms};
 use crate::pool::{Pool, Work};
 use crate::response::{Answer, Fate, Outcome, Problem, Style};
 use crate::variables;
-use intake::{Origin, event_text, origin};
+use intake::{Origin, origin};
 
 thread_local! {
     /// What one request after another is encoded into.
@@ -29,7 +29,7 @@ pub fn handle(request: Request) -> Handled {
         Problem::MethodNotAllowed { allow: location.methods().list() }
     } else if !origin(&request).is_some_and(|origin| origin != Origin::Lines || location.batch().is_some()) {
         Problem::UnsupportedMediaType
-    } else if let Err(unknown) = intake::coding(&request) {
+    } else if let (true, Err(unknown)) = (origin(&request) != Some(Origin::Query), intake::coding(&request)) {
         Problem::Coding(unknown)
     } else if request.content_length().is_some_and(|length| length > limit as u64) {
         intake::too_large(location, limit)
@@ -45,54 +45,146 @@ fn body_read(request: Request) {
     if let Some(note) = request.note() {
         note.received.set(Some(unix_ms()));
     }
-    let text = match event_text(&request, location) {
-        Ok(text) => text,
+    let sent = match intake::sent(&request, location) {
+        Ok(sent) => sent,
         Err(problem) => return answer(request, &problem),
+    };
+    let text = match intake::event_text(&request, location, sent) {
+        Ok(text) => text,
+        Err(problem) => return reject(request, sent, problem),
     };
     if let Some(form) = batch::form(&request, text) {
         return batch::begin(request, text, form);
     }
-    match COMMANDS.with_borrow_mut(|commands| prepare(&request, location, text, commands)) {
-        Ok(Some(pool)) => match request.suspend() {
-            Ok(pending) => {
-                let work = Work::Event(Outcome::default());
-                COMMANDS.with_borrow(|commands| pool.submit(pending, work, commands, &[]));
-            }
-            Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
-        },
-        // Every command's if= said no.
-        Ok(None) => answer(request, &Problem::Redis(Outcome::default())),
+    // Redis may yet refuse it.
+    request.set_body(text);
+    let prepared = commit(&request, |commands| match prepare(&request, text, commands) {
+        Ok(()) => Ok(Work::Event(Outcome::default())),
+        Err(problem) => prepare_rejected(&request, text, problem, commands),
+    });
+    match prepared {
+        Ok(work) => submit(request, work),
         Err(problem) => answer(request, &problem),
     }
 }
 
-/// Encodes the one event of a body and finds room for its commands; None when it has none.
-fn prepare<'r>(
-    request: &Request<'r>,
-    location: &'r Location,
-    text: &'r [u8],
-    commands: &mut Commands,
-) -> Result<Option<&'r Pool>, Problem> {
+/// Has the commands set aside what the client sent.
+fn reject<'r>(request: Request<'r>, text: &'r [u8], problem: Problem) {
+    match commit(&request, |commands| prepare_rejected(&request, text, problem, commands)) {
+        Ok(work) => submit(request, work),
+        Err(problem) => answer(request, &problem),
+    }
+}
+
+/// Encodes the one event of a body.
+fn prepare<'r>(request: &Request<'r>, text: &'r [u8], commands: &mut Commands) -> Result<(), Problem> {
+    let location = request.location();
     let limit = location.max_event_size();
     if text.len() > limit {
         return Err(Problem::TooLarge { limit });
     }
-    commands.clear();
     // The whole body, with what white space is around the object.
-    encode::encode(request, location, text, commands).map_err(|problem| match problem {
+    let encoded = encode::encode(request, location, text, commands).map_err(|problem| match problem {
         Problem::Event(event::Error::Rule { rule: event::Rule::NotAnObject { found: Kind::Array }, .. })
             if location.batch().is_none() =>
         {
             Problem::BatchesOff
         }
         problem => problem,
-    })?;
-    if commands.is_empty() {
-        return Ok(None);
+    });
+    encoded.map(|_| ())
+}
+
+/// Encodes what sets a rejected event aside, of which the client sent this text. With nothing to do so, and with what is
+/// not the event's fault, the problem comes back.
+fn prepare_rejected<'r>(
+    request: &Request<'r>,
+    text: &'r [u8],
+    problem: Problem,
+    commands: &mut Commands,
+) -> Result<Work, Problem> {
+    if !problem.is_of_event() {
+        return Err(problem);
     }
-    let pool = location.redis().ok_or(Problem::NoResources)?.pool();
-    pool.admit(commands.len())?;
-    Ok(Some(pool))
+    let location = request.location();
+    match encode::encode_rejected(request, location, text, &problem, commands)? {
+        0 => Err(told(location, problem)),
+        _ => Ok(Work::Rejected(Box::new((problem, Outcome::default())))),
+    }
+}
+
+/// Has commands encoded, and finds room for them in the pool.
+fn commit(request: &Request, encode: impl FnOnce(&mut Commands) -> Result<Work, Problem>) -> Result<Work, Problem> {
+    COMMANDS.with_borrow_mut(|commands| {
+        commands.clear();
+        let work = encode(commands)?;
+        if commands.is_empty() {
+            // Every command's if= said no.
+            return Err(Problem::Redis(Outcome::default()));
+        }
+        pool(request)?.admit(commands.len())?;
+        Ok(work)
+    })
+}
+
+fn pool<'r>(request: &Request<'r>) -> Result<&'r Pool, Problem> {
+    Ok(request.location().redis().ok_or(Problem::NoResources)?.pool())
+}
+
+/// Lets the request wait for the verdicts on the commands that were encoded.
+fn submit(request: Request, work: Work) {
+    let pool = match pool(&request) {
+        Ok(pool) => pool,
+        Err(problem) => return answer(request, &problem),
+    };
+    match request.suspend() {
+        Ok(pending) => COMMANDS.with_borrow(|commands| pool.submit(pending, work, commands, &[])),
+        Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
+    }
+}
+
+/// Each command of the request has its verdict.
+pub fn settled(pool: &Pool, pending: Pending, work: Work, redis_time: Msec) {
+    let problem = match work {
+        Work::Event(outcome) => {
+            let problem = Problem::Redis(outcome);
+            let rejected = pending.with(|request| match problem.is_of_event() {
+                true => {
+                    let text = request.decoded_body();
+                    commit(request, |commands| prepare_rejected(request, text, problem, commands))
+                }
+                false => Err(problem),
+            });
+            match rejected {
+                // The client has gone.
+                None => return,
+                Some(Ok(work)) => return COMMANDS.with_borrow(|commands| pool.submit(pending, work, commands, &[])),
+                Some(Err(problem)) => problem,
+            }
+        }
+        Work::Rejected(rejected) => {
+            let (problem, outcome) = *rejected;
+            match outcome.fate() {
+                Fate::Stored => {
+                    pending.with(|request| told(request.location(), problem)).unwrap_or(Problem::NoResources)
+                }
+                _ => Problem::NotSetAside {
+                    detail: format!("{}; it could not be set aside: {}", problem.words().detail, outcome.detail()),
+                    retry: outcome.retry_after(),
+                },
+            }
+        }
+        Work::Batch(report) => return batch::settled(pending, report, Some(redis_time)),
+    };
+    finish(pending, problem, Some(redis_time));
+}
+
+/// The problem with an event, of which the client may be told another status.
+fn told(location: &Location, problem: Problem) -> Problem {
+    match location.reject_status() {
+        Some(status) => Problem::Told { status, problem: Box::new(problem) },
+        None => problem,
+    }
 }
 
 /// Answers a request from the callback of its body.
@@ -119,11 +211,22 @@ fn tell(request: &Request, problem: &Problem) -> Answer {
         note.fate.set(Some(fate));
     }
     let answer = problem.answer();
+    let own = match problem {
+        Problem::Told { problem, .. } => problem,
+        problem => problem,
+    };
+    if own.is_of_event()
+        && request.error().is_empty()
+        && let Ok(error) = request.keep(own.to_json().as_bytes())
+    {
+        request.set_error(error);
+    }
     if let (Fate::Rejected, Some(body)) = (fate, &answer.body) {
         request.log(Level::Info, &format!("meteorit: event not taken: {}", String::from_utf8_lossy(&body.bytes)));
     }
     match (problem, request.location().style()) {
         (Problem::Redis(_), Style::Json) if answer.status == 204 => Answer::json(200, &accepted(request)),
+        (Problem::Told { .. }, Style::None | Style::Json) => answer,
         (_, style) => answer.styled(style),
     }
 }

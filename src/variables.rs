@@ -28,8 +28,9 @@ type Text<'r> = Result<Option<&'r [u8]>, OutOfMemory>;
 type Get = for<'r> fn(&Request<'r>) -> Text<'r>;
 
 /// By name, without the dollar sign.
-pub const VARIABLES: [(&str, Get); 6] = [
+pub const VARIABLES: [(&str, Get); 7] = [
     ("event", event),
+    ("meteorit_error", error),
     ("meteorit_id", id),
     ("meteorit_masked_addr", masked_addr),
     ("meteorit_received", received),
@@ -99,6 +100,11 @@ fn new_id<'r>(request: &Request<'r>) -> Result<&'r [u8], OutOfMemory> {
     }
     let id = IDS.with_borrow_mut(|ids| ids.next(unix_ms()));
     request.keep(id.as_bytes())
+}
+
+/// What is wrong with the event, as one JSON object; none while nothing is.
+fn error<'r>(request: &Request<'r>) -> Text<'r> {
+    Ok(Some(request.error()).filter(|error| !error.is_empty()))
 }
 
 fn received<'r>(request: &Request<'r>) -> Text<'r> {

@@ -140,3 +140,45 @@ fn a_bomb_costs_no_memory_and_no_worker() {
     assert_eq!(send(&nginx, "gzip", &compress(EVENT, 31)).status, 204);
     assert_eq!(redis.len("list"), 2);
 }
+
+#[test]
+fn a_compressed_body_comes_by_http2_in_chunks_and_after_a_100_continue_too() {
+    let redis = Redis::start();
+    let text = "location / { meteorit_pass REDIS; meteorit_command RPUSH list $event; meteorit_batch all; \
+                client_body_buffer_size 1k; }";
+    let nginx = Nginx::builder().http2().server(&text.replace("REDIS", &redis.url())).start();
+    let body = compress(EVENT, 31);
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    std::io::Write::write_all(&mut file, &body).expect("written");
+    let data = format!("@{}", file.path().display());
+    let url = format!("http://127.0.0.1:{}/", nginx.h2_port());
+    let headers = ["-H", "Content-Encoding: gzip", "-H", "Content-Type: application/json", "--data-binary"];
+    let answer = curl(&[&["--http2-prior-knowledge", &url][..], &headers, &[&data]].concat());
+    assert_eq!(answer.status, 204, "{answer:?}");
+
+    let request = Request::post("/", &body).header("Content-Encoding", "gzip");
+    assert_eq!(Http::connect(nginx.port()).call_expecting_continue(&request).status, 204);
+
+    let mut http = Http::connect(nginx.port());
+    http.start_chunked(&Request::new("POST", "/").header("Content-Encoding", "gzip"));
+    body.chunks(7).for_each(|chunk| http.send_chunk(chunk));
+    http.end_chunks();
+    assert_eq!(http.read_response().status, 204);
+    assert_eq!(redis.list("list"), vec![EVENT.to_vec(); 3]);
+
+    // From a temporary file: random digits, which hardly shrink.
+    let random: String = (0..3000u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).to_string()).collect();
+    let large = format!(r#"[{{"digits":"{random}"}}]"#);
+    let encoded = compress(large.as_bytes(), 31);
+    assert!(encoded.len() > 4096, "{}", encoded.len());
+    assert_eq!(send(&nginx, "gzip", &encoded).status, 204);
+    assert_eq!(redis.list("list").pop(), Some(large[1..large.len() - 1].as_bytes().to_vec()));
+}
+
+#[test]
+fn a_query_string_has_no_coding() {
+    let (redis, nginx) = start("meteorit_methods GET;");
+    let request = Request::get("/?a=1").header("Content-Encoding", "br");
+    assert_eq!(Http::connect(nginx.port()).call(&request).status, 204);
+    assert_eq!(redis.list("list"), [br#"{"a":"1"}"#]);
+}

@@ -68,4 +68,8 @@ fn the_batch_api_says_what_became_of_each_event() {
     assert_eq!((&answer["accepted"], &answer["ids"]), (&2.into(), &serde_json::json!(["a", "b"])));
     assert_eq!(answer["errors"][0]["index"], 1);
     assert_eq!(redis.stream("bulk").len(), 2);
+    let [(_, rejected)] = &redis.stream("rejected")[..] else { panic!("one event is set aside") };
+    let text = |index: usize| String::from_utf8_lossy(&rejected[index]).into_owned();
+    assert_eq!((text(2).as_str(), text(4).as_str(), text(5).as_str()), ("error", "event", "[1]"));
+    assert!(text(3).contains("an event must be an object"), "{}", text(3));
 }

@@ -1,5 +1,7 @@
 //! `meteorit_command`: a Redis command as one types it, with nginx's variables in its arguments.
 
+use std::rc::Rc;
+
 use super::location::compile;
 use super::{Location, Main};
 use crate::command::{Arg, KeyPart, Template, Trust, key_positions, table};
@@ -8,7 +10,28 @@ use crate::variables::MEMBER_PREFIX;
 
 /// `meteorit_command [if=VALUE] COMMAND ARG...`
 pub fn command(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let template = read(conf)?;
+    add(&mut location.commands, template)
+}
+
+/// `meteorit_reject_command [if=VALUE] COMMAND ARG...`
+pub fn reject_command(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let template = read(conf)?;
+    add(&mut location.reject_commands, template)
+}
+
+/// A location's commands, in order; shared with the locations inside that have none of their own.
+pub type Templates = Option<Rc<Vec<Template<Complex>>>>;
+
+fn add(commands: &mut Templates, template: Template<Complex>) -> Result<(), String> {
+    let commands = Rc::get_mut(commands.get_or_insert_default());
+    commands.ok_or("internal error: commands are shared")?.push(template);
+    Ok(())
+}
+
+fn read(conf: &mut Conf) -> Result<Template<Complex>, String> {
     let words = conf.words();
+    let directive = words.first().map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
     let mut args = words.get(1..).unwrap_or_default();
     let mut condition = None;
     if let [first, rest @ ..] = args
@@ -18,10 +41,10 @@ pub fn command(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result
         args = rest;
     }
     if args.is_empty() {
-        return Err("\"meteorit_command\" has an \"if=\" but no command".into());
+        return Err(format!("\"{directive}\" has an \"if=\" but no command"));
     }
     let literals: Vec<Option<&[u8]>> = args.iter().map(|arg| Some(&**arg).filter(|arg| !arg.contains(&b'$'))).collect();
-    table::check(&literals).map_err(|error| format!("{error} in \"meteorit_command\""))?;
+    table::check(&literals).map_err(|error| format!("{error} in \"{directive}\""))?;
     let keys = key_positions(&literals);
     let mut parts = Vec::with_capacity(args.len());
     for (position, arg) in args.iter().enumerate() {
@@ -33,9 +56,7 @@ pub fn command(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result
             text => Arg::Value(compile(conf, text)?),
         });
     }
-    let commands = std::rc::Rc::get_mut(location.commands.get_or_insert_default());
-    commands.ok_or("internal error: commands are shared")?.push(Template::new(condition, parts));
-    Ok(())
+    Ok(Template::new(condition, parts))
 }
 
 /// A key, taken apart so that each of its variables is seen by itself.

@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 
+use super::Main;
+use super::command::{self, Templates};
 use super::definition::{Definition, Definitions};
 use super::field::Field;
 use super::methods::Methods;
 use super::redis::{self, Redis};
-use super::{Main, command};
 use crate::batch::Mode;
-use crate::command::{KeyLimit, Template};
+use crate::command::{KeyLimit, OnViolation, Template, Trust};
 use crate::event::{DuplicateNames, Limits};
 use crate::ngx::{Complex, Conf, Position, parse_size};
 use crate::response::Style;
@@ -21,8 +22,10 @@ const LARGEST_EVENT: usize = 256 * 1024 * 1024;
 #[derive(Default)]
 pub struct Location {
     pass: Option<Pass>,
-    /// Shared with the locations inside that have none of their own.
-    pub commands: Option<Rc<Vec<Template<Complex>>>>,
+    pub commands: Templates,
+    /// For events that are rejected.
+    pub reject_commands: Templates,
+    reject_status: Option<RejectStatus>,
     /// Variables that are made of the event; those of outer levels that are not defined anew come after the own ones.
     pub definitions: Definitions,
     event_id: Option<Rc<Complex>>,
@@ -53,6 +56,13 @@ struct Pass {
     position: Position,
 }
 
+/// `meteorit_reject_status`, and where it stands.
+#[derive(Clone)]
+struct RejectStatus {
+    code: u16,
+    position: Position,
+}
+
 #[derive(Clone)]
 enum Target {
     /// Looked up once everything is read, so that the order of blocks does not matter.
@@ -74,6 +84,16 @@ impl Location {
         self.commands.as_ref().map_or(&[], |commands| commands)
     }
 
+    /// What runs for an event that is rejected, in order.
+    pub fn reject_commands(&self) -> &[Template<Complex>] {
+        self.reject_commands.as_ref().map_or(&[], |commands| commands)
+    }
+
+    /// What a client is told of a rejected event instead of the error's own status.
+    pub fn reject_status(&self) -> Option<u16> {
+        self.reject_status.as_ref().map(|status| status.code)
+    }
+
     /// What the variable at this place in [`Main::defined`] is made of here.
     pub fn definition(&self, index: usize) -> Option<&Definition> {
         self.definitions.iter().find(|(defined, _)| *defined == index).map(|(_, definition)| &**definition)
@@ -91,6 +111,11 @@ impl Location {
 
     pub fn key_limit(&self) -> KeyLimit {
         self.key_limit.unwrap_or_default()
+    }
+
+    /// The limit for keys of events that are rejected: no event is so bad that it could not be set aside.
+    pub fn reject_key_limit(&self) -> KeyLimit {
+        KeyLimit { on_violation: OnViolation::Hash, length: KeyLimit::default().length, ..self.key_limit() }
     }
 
     /// Whether an event that does not fit its schema is taken nonetheless.
@@ -144,15 +169,21 @@ impl Location {
     /// Decides how far variables are trusted in the keys of the commands that stand here, which is known only once all of
     /// the configuration has been read.
     pub fn judge_commands(&mut self, conf: &Conf, main: &Main) {
-        if let Some(commands) = self.commands.as_mut().and_then(Rc::get_mut) {
-            commands.iter_mut().for_each(|command| command.judge(|name| command::trust(conf, main, name)));
-        }
+        let trust = |name: &str| command::trust(conf, main, name);
+        judge(&mut self.commands, trust);
+        // A member that is missing may be why the event was rejected.
+        judge(&mut self.reject_commands, |name| match trust(name) {
+            Trust::Event => Trust::Client,
+            other => other,
+        });
     }
 
     /// Takes over from `outer` what is not set here, and checks what can only be checked now.
     pub fn merge(&mut self, conf: &mut Conf, main: &mut Main, outer: &Location) -> Result<(), String> {
         self.judge_commands(conf, main);
         self.commands = self.commands.take().or_else(|| outer.commands.clone());
+        self.reject_commands = self.reject_commands.take().or_else(|| outer.reject_commands.clone());
+        self.reject_status = self.reject_status.take().or_else(|| outer.reject_status.clone());
         for (index, definition) in &outer.definitions {
             if self.definition(*index).is_none() {
                 self.definitions.push((*index, definition.clone()));
@@ -213,6 +244,13 @@ impl Location {
         if self.commands().is_empty() {
             return Err(format!("\"meteorit_pass\" without a \"meteorit_command\" in {position}"));
         }
+        if let Some(RejectStatus { code: code @ ..300, position }) = &self.reject_status
+            && self.reject_commands().is_empty()
+        {
+            return Err(format!(
+                "\"meteorit_reject_status\" {code} without a \"meteorit_reject_command\" would lose events, in {position}"
+            ));
+        }
         let largest = match self.client_max_body_size {
             0 => self.max_body_size(),
             size => size.min(self.max_body_size()),
@@ -225,6 +263,12 @@ impl Location {
             ));
         }
         Ok(())
+    }
+}
+
+fn judge(commands: &mut Templates, trust: impl Fn(&str) -> Trust) {
+    if let Some(commands) = commands.as_mut().and_then(Rc::get_mut) {
+        commands.iter_mut().for_each(|command| command.judge(&trust));
     }
 }
 
@@ -248,6 +292,15 @@ pub fn pass(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result
     };
     location.pass = Some(Pass { target, position: conf.position() });
     Ok(())
+}
+
+/// `meteorit_reject_status CODE`
+pub fn reject_status(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    let value = argument(conf);
+    let code = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+    let code = code.filter(|code| matches!(code, 200..300 | 400..600));
+    let status = code.map(|code| RejectStatus { code, position: conf.position() });
+    set(conf, &mut location.reject_status, status, "a status from 200 to 299 or from 400 to 599")
 }
 
 /// `meteorit_event_id VALUE`

@@ -57,6 +57,7 @@ pub(super) struct Context {
     event: Cell<*const [u8]>,
     serial: Cell<u64>,
     id: Cell<*const [u8]>,
+    error: Cell<*const [u8]>,
     body: Cell<*const [u8]>,
     /// Taken out while it is used.
     pub(super) saved: Cell<Option<Box<Saved>>>,
@@ -225,6 +226,7 @@ impl<'r> Request<'r> {
             context.event.set(&[]);
             context.serial.set(0);
             context.id.set(&[]);
+            context.error.set(&[]);
         }
     }
 
@@ -241,7 +243,20 @@ impl<'r> Request<'r> {
         self.context().map_or(&[], |context| unsafe { &*context.id.get() })
     }
 
-    /// Remembers the decoded body of a batch.
+    /// Lets `error` be what is wrong with the event.
+    pub fn set_error(&self, error: &'r [u8]) {
+        if let Some(context) = self.context() {
+            context.error.set(error);
+        }
+    }
+
+    /// What [`Request::set_error`] was given; empty before.
+    pub fn error(&self) -> &'r [u8] {
+        // SAFETY: set_error demands that it lives as long as the request.
+        self.context().map_or(&[], |context| unsafe { &*context.error.get() })
+    }
+
+    /// Remembers the decoded body.
     pub fn set_body(&self, body: &'r [u8]) {
         if let Some(context) = self.context() {
             context.body.set(body);
@@ -421,6 +436,7 @@ impl<'r> Request<'r> {
                 event: Cell::new(&[]),
                 serial: Cell::new(0),
                 id: Cell::new(&[]),
+                error: Cell::new(&[]),
                 body: Cell::new(&[]),
                 saved: Cell::new(None),
                 body_ready: Cell::new(None),

@@ -4,7 +4,7 @@ use slab::Slab;
 
 use crate::ngx::{Msec, Pending};
 use crate::reply::Verdict;
-use crate::response::{Outcome, Report};
+use crate::response::{Outcome, Problem, Report};
 use crate::window::Waiter;
 
 /// Requests by number. A number stays taken until each of the request's commands is settled, so that a window may hold it
@@ -19,6 +19,29 @@ pub struct Requests {
 pub enum Work {
     Event(Outcome),
     Batch(Box<Report>),
+    /// An event was rejected for this, and its commands set it aside.
+    Rejected(Box<(Problem, Outcome)>),
+}
+
+impl Work {
+    /// Counts the verdict on a command of the event with that number.
+    fn add(&mut self, event: u32, verdict: Verdict, reason: impl FnOnce() -> String) {
+        match self {
+            Work::Event(outcome) => outcome.add(verdict, reason),
+            Work::Batch(report) => report.add(event, verdict, reason),
+            Work::Rejected(rejected) => rejected.1.add(verdict, reason),
+        }
+    }
+
+    /// Counts every command without a verdict, `outstanding` in all, as unknown.
+    fn expire(&mut self, outstanding: usize, reason: &str) {
+        match self {
+            Work::Batch(report) => report.expire(reason),
+            Work::Event(_) | Work::Rejected(_) => {
+                (0..outstanding).for_each(|_| self.add(0, Verdict::Unknown, || reason.into()))
+            }
+        }
+    }
 }
 
 struct Waiting {
@@ -52,10 +75,7 @@ impl Requests {
         let Some(waiting) = self.waiting.get_mut(id) else { return };
         waiting.outstanding = waiting.outstanding.saturating_sub(1);
         if waiting.pending.is_some() {
-            match &mut waiting.work {
-                Work::Event(outcome) => outcome.add(verdict, reason),
-                Work::Batch(report) => report.add(waiter.event, verdict, reason),
-            }
+            waiting.work.add(waiter.event, verdict, reason);
         }
         if waiting.outstanding > 0 {
             return;
@@ -73,12 +93,7 @@ impl Requests {
         let Some(waiting) = self.waiting.get_mut(waiter.request as usize) else { return };
         let Some(pending) = waiting.pending.take() else { return };
         let mut work = std::mem::replace(&mut waiting.work, Work::Event(Outcome::default()));
-        match &mut work {
-            Work::Event(outcome) => {
-                (0..waiting.outstanding).for_each(|_| outcome.add(Verdict::Unknown, || REASON.into()))
-            }
-            Work::Batch(report) => report.expire(REASON),
-        }
+        work.expire(waiting.outstanding, REASON);
         let redis_time = now.saturating_sub(waiting.since);
         self.done.push(Done { pending, work, redis_time });
     }
@@ -88,6 +103,7 @@ impl Requests {
         match self.waiting.get_mut(waiter.request as usize).map(|waiting| &mut waiting.work) {
             Some(Work::Event(outcome)) => outcome.retry_after_at_least(seconds),
             Some(Work::Batch(report)) => report.retry_after_at_least(waiter.event, seconds),
+            Some(Work::Rejected(rejected)) => rejected.1.retry_after_at_least(seconds),
             None => {}
         }
     }

@@ -5,16 +5,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::encode::encode;
+use super::encode::{encode, encode_rejected};
 use super::intake::{Origin, origin};
-use super::{answer, finish};
-use crate::batch::{Form, Mode, Split};
+use super::{answer, finish, reject, told};
+use crate::batch::{Form, Mode, Piece, Split};
 use crate::command::Commands;
-use crate::conf::redis::Redis;
-use crate::event;
-use crate::ngx::{OutOfMemory, Pending, Posted, Request, Timer};
+use crate::conf::{Location, redis::Redis};
+use crate::ngx::{Msec, OutOfMemory, Pending, Posted, Request, Timer};
 use crate::pool::Work;
-use crate::response::{Error, Problem, Report, Words};
+use crate::response::{Problem, Report};
 use crate::variables;
 
 /// How many events are worked on before other requests have their turn.
@@ -26,9 +25,11 @@ struct Batch {
     split: Split,
     mode: Mode,
     commands: Commands,
-    /// How many commands each taken event has.
+    /// How many commands each event has that the report has taken or set aside.
     counts: Vec<u32>,
     report: Report,
+    /// One is bad, and that is the end of all.
+    failed: bool,
 }
 
 /// How the body carries several events; None when it is one event, or batches are off.
@@ -52,14 +53,14 @@ pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
     };
     let split = match Split::begin(text, form, mode.max) {
         Ok(split) => split,
-        Err(error) => return answer(request, &Problem::from(error)),
+        Err(error) => return reject(request, text, Problem::from(error)),
     };
     request.set_body(text);
     if let Err(OutOfMemory) = request.save_values() {
         return answer(request, &Problem::NoResources);
     }
     let (commands, counts, report) = (Commands::new(), Vec::new(), Report::default());
-    let mut batch = Box::new(Batch { redis, split, mode, commands, counts, report });
+    let mut batch = Box::new(Batch { redis, split, mode, commands, counts, report, failed: false });
     match batch.work(&request) {
         Ok(Turn::Again) => match request.suspend() {
             Ok(pending) => YARD.with(|yard| yard.wait(pending, batch)),
@@ -69,7 +70,7 @@ pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
             Ok(pending) => batch.submit(pending),
             Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
         },
-        Ok(Turn::Nothing) => answer(request, &Problem::Batch(Box::new(batch.report))),
+        Ok(Turn::Nothing) => answer(request, &told_of(location, Box::new(batch.report))),
         Err(problem) => answer(request, &problem),
     }
 }
@@ -105,47 +106,59 @@ impl Batch {
                 return Ok(true);
             };
             let limit = location.max_event_size();
+            let before = self.commands.count();
             let encoded = match piece.text.len() > limit {
-                true => Err(Problem::TooLarge { limit }),
+                true => {
+                    request.clear_event();
+                    Err(Problem::TooLarge { limit })
+                }
                 false => encode(request, location, piece.text, &mut self.commands),
             };
             match encoded {
-                // Before more is piled up: it will not be taken.
-                Ok(_) if self.commands.len() > self.redis.settings.backlog => {
-                    return Err(Problem::BodyTooLarge { limit: self.redis.settings.backlog });
+                Ok(_) if self.failed => {
+                    self.commands.truncate(before);
+                    self.report.leave();
                 }
                 Ok(count) => {
                     let id = variables::id(request).map_err(|OutOfMemory| Problem::NoResources)?.unwrap_or_default();
-                    self.report.take(piece.index, &String::from_utf8_lossy(id), count);
+                    self.report.take(piece.index, &String::from_utf8_lossy(id), piece.place(), count);
                     self.counts.push(count);
                 }
                 Err(Problem::NoResources) => return Err(Problem::NoResources),
                 Err(Problem::Event(error)) => {
                     let error = piece.error_in_body(error);
-                    self.refuse(piece.index, Problem::Event(error));
+                    self.refuse(request, piece, Problem::Event(error))?;
                 }
-                Err(problem) => self.refuse(piece.index, problem),
+                Err(problem) => self.refuse(request, piece, problem)?,
+            }
+            // Before more is piled up: it will not be taken.
+            if self.commands.len() > self.redis.settings.backlog {
+                return Err(Problem::BodyTooLarge { limit: self.redis.settings.backlog });
             }
         }
         Ok(false)
     }
 
-    fn refuse(&mut self, index: u32, problem: Problem) {
-        let pointer = match &problem {
-            Problem::Event(event::Error::Rule { pointer, .. }) => pointer.clone(),
-            #[cfg(feature = "schema")]
-            Problem::Schema(violations) => violations.first().map(|first| first.pointer.clone()).unwrap_or_default(),
-            _ => String::new(),
-        };
-        let Words { status, detail, .. } = problem.words();
-        self.report.refuse(Error { index, status, pointer, detail });
+    fn refuse<'r>(&mut self, request: &Request<'r>, piece: Piece<'r>, problem: Problem) -> Result<(), Problem> {
+        if !self.mode.partial && !self.failed {
+            self.failed = true;
+            self.commands.clear();
+            self.counts.clear();
+            self.report.take_none();
+        }
+        let error = problem.at(piece.index);
+        match encode_rejected(request, request.location(), piece.text, &problem, &mut self.commands)? {
+            0 => self.report.refuse(error),
+            count => {
+                self.report.set_aside(error, count);
+                self.counts.push(count);
+            }
+        }
+        Ok(())
     }
 
     /// After the last event: whether there is something to write, and room for it.
     fn admit(&mut self) -> Result<bool, Problem> {
-        if self.report.refused() > 0 && !self.mode.partial {
-            self.report.take_none();
-        }
         if self.report.taken() == 0 || self.commands.is_empty() {
             return Ok(false);
         }
@@ -158,6 +171,57 @@ impl Batch {
         let work = Work::Batch(Box::new(self.report));
         self.redis.pool().submit(pending, work, &self.commands, &self.counts);
     }
+}
+
+/// The problem of a batch of which nothing is left to do.
+fn told_of(location: &Location, report: Box<Report>) -> Problem {
+    match report.is_rejected() {
+        true => told(location, Problem::Batch(report)),
+        false => Problem::Batch(report),
+    }
+}
+
+/// Each command of a batch has its verdict. What Redis refused for good is set aside, where that is called for.
+pub fn settled(pending: Pending, mut report: Box<Report>, redis_time: Option<Msec>) {
+    let mut commands = Commands::new();
+    let mut counts = Vec::new();
+    let set_aside = |request: &Request| -> Result<(), Problem> {
+        let location = request.location();
+        if location.reject_commands().is_empty() {
+            return Ok(());
+        }
+        let body = request.decoded_body();
+        for (number, place) in report.refused_by_redis() {
+            let text = body.get(place).unwrap_or_default();
+            request.clear_event();
+            let problem = Problem::Redis(report.outcome(number));
+            let count = encode_rejected(request, location, text, &problem, &mut commands)?;
+            report.set_refused_aside(number, problem.at(0), count);
+            counts.resize(number as usize, 0);
+            counts.push(count);
+        }
+        request.clear_event();
+        Ok(())
+    };
+    let problem = match pending.with(set_aside) {
+        // The client has gone.
+        None => return,
+        Some(Err(problem)) => problem,
+        Some(Ok(())) => {
+            let redis = pending.with(|request| request.location().redis().cloned()).flatten();
+            match redis.filter(|_| !commands.is_empty()) {
+                Some(redis) => match redis.pool().admit(commands.len()) {
+                    Ok(()) => return redis.pool().submit(pending, Work::Batch(report), &commands, &counts),
+                    Err(problem) => {
+                        report.fail(&problem.words().detail);
+                        Problem::Batch(report)
+                    }
+                },
+                None => pending.with(|request| told_of(request.location(), report)).unwrap_or(Problem::NoResources),
+            }
+        }
+    };
+    finish(pending, problem, redis_time);
 }
 
 /// The batches of this worker that wait for their next turn.
@@ -197,7 +261,7 @@ impl Yard {
                 None => {}
                 Some(Ok(Turn::Again)) => self.wait(pending, batch),
                 Some(Ok(Turn::Write)) => batch.submit(pending),
-                Some(Ok(Turn::Nothing)) => finish(pending, Problem::Batch(Box::new(batch.report)), None),
+                Some(Ok(Turn::Nothing)) => settled(pending, Box::new(batch.report), None),
                 Some(Err(problem)) => finish(pending, problem, None),
             }
         }

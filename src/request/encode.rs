@@ -1,6 +1,6 @@
 //! From an event to the bytes of its commands: validated, enriched, its variables evaluated.
 
-use crate::command::{Commands, Fault, Source};
+use crate::command::{Commands, Fault, KeyLimit, Source, Template};
 use crate::conf::Location;
 use crate::current;
 use crate::event::{self, Change, is_json, json_string};
@@ -20,10 +20,37 @@ pub fn encode<'r>(
     #[cfg(feature = "schema")]
     validate(request, location)?;
     let text = enrich(request, location, text)?;
-    let limit = location.key_limit();
+    append(request, location.commands(), &location.key_limit(), text, commands)
+}
+
+/// How much of a rejected event, in bytes, its commands are given.
+const REJECTED: usize = 16 * 1024;
+
+/// Appends the commands that set a rejected event aside, of which the client sent this text; gives how many there are.
+pub fn encode_rejected<'r>(
+    request: &Request<'r>,
+    location: &Location,
+    text: &'r [u8],
+    problem: &Problem,
+    commands: &mut Commands,
+) -> Result<u32, Problem> {
+    let text = text.get(..REJECTED).unwrap_or(text);
+    current::set_rejected(request, text);
+    let error = request.keep(problem.to_json().as_bytes()).map_err(|OutOfMemory| Problem::NoResources)?;
+    request.set_error(error);
+    append(request, location.reject_commands(), &location.reject_key_limit(), text, commands)
+}
+
+fn append(
+    request: &Request,
+    templates: &[Template<Complex>],
+    limit: &KeyLimit,
+    text: &[u8],
+    commands: &mut Commands,
+) -> Result<u32, Problem> {
     let before = commands.count();
-    for template in location.commands() {
-        if let Err(fault) = template.encode(text, &Evaluate(request), &limit, commands) {
+    for template in templates {
+        if let Err(fault) = template.encode(text, &Evaluate(request), limit, commands) {
             commands.truncate(before);
             return Err(match fault {
                 Fault::Source(OutOfMemory) => Problem::NoResources,

@@ -44,12 +44,11 @@ pub fn origin(request: &Request) -> Option<Origin> {
     }
 }
 
-/// The event's text: the body as it is, or what a form or the query string says, as JSON.
-pub fn event_text<'r>(request: &Request<'r>, location: &Location) -> Result<&'r [u8], Problem> {
+/// What the client sent: the body, decoded, or the query string.
+pub fn sent<'r>(request: &Request<'r>, location: &Location) -> Result<&'r [u8], Problem> {
     let limit = location.max_body_size();
-    let origin = origin(request).unwrap_or(Origin::Json);
-    if origin == Origin::Query {
-        return form_text(request, origin, request.args(), location);
+    if origin(request) == Some(Origin::Query) {
+        return Ok(request.args());
     }
     let text = body::collect(request, limit).map_err(|unreadable| match unreadable {
         Unreadable::TooLarge => too_large(location, limit),
@@ -59,10 +58,14 @@ pub fn event_text<'r>(request: &Request<'r>, location: &Location) -> Result<&'r 
             Problem::NoResources
         }
     })?;
-    let text = decoded(request, text, location)?;
-    match origin {
-        Origin::Form => form_text(request, origin, text, location),
-        _ => Ok(text),
+    decoded(request, text, location)
+}
+
+/// The event's text: what was sent, as it is or, of a form or a query string, as JSON.
+pub fn event_text<'r>(request: &Request<'r>, location: &Location, sent: &'r [u8]) -> Result<&'r [u8], Problem> {
+    match origin(request) {
+        Some(origin @ (Origin::Form | Origin::Query)) => form_text(request, origin, sent, location),
+        _ => Ok(sent),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Answer, Body, Fate, Outcome, Report};
+use super::{Answer, Body, Error, Fate, Outcome, Report};
 use crate::batch;
 use crate::command::KeyFault;
 use crate::event;
@@ -51,6 +51,16 @@ pub enum Problem {
     Batch(Box<Report>),
     /// A body that is no batch.
     NoBatch(batch::Error),
+    /// An event that was rejected, and that the reject commands did not set aside.
+    NotSetAside {
+        detail: String,
+        retry: u32,
+    },
+    /// A problem with an event, of which the client is told this status (`meteorit_reject_status`).
+    Told {
+        status: u16,
+        problem: Box<Problem>,
+    },
     /// nginx lacks memory, or cannot read back its temporary file.
     NoResources,
 }
@@ -79,16 +89,73 @@ impl Problem {
         match self {
             Problem::Redis(outcome) => outcome.fate(),
             Problem::Batch(report) => report.fate(),
-            Problem::BacklogFull | Problem::Away { .. } | Problem::NoResources => Fate::Unavailable,
+            Problem::BacklogFull | Problem::Away { .. } | Problem::NotSetAside { .. } | Problem::NoResources => {
+                Fate::Unavailable
+            }
+            Problem::Told { problem, .. } => problem.fate(),
             _ => Fate::Rejected,
         }
     }
 
+    /// Whether the event is at fault, once its body is there, and not the request or the server.
+    pub fn is_of_event(&self) -> bool {
+        match self {
+            #[cfg(feature = "schema")]
+            Problem::Schema(_) => true,
+            Problem::Event(_)
+            | Problem::Form(_)
+            | Problem::TooLarge { .. }
+            | Problem::BatchesOff
+            | Problem::Key(_)
+            | Problem::Field(_) => true,
+            Problem::Redis(outcome) => matches!(outcome.fate(), Fate::Rejected | Fate::Refused),
+            _ => false,
+        }
+    }
+
+    /// Where in the event; empty for the whole.
+    fn pointer(&self) -> &str {
+        match self {
+            Problem::Event(event::Error::Rule { pointer, .. }) => pointer,
+            #[cfg(feature = "schema")]
+            Problem::Schema(violations) => violations.first().map_or("", |first| &first.pointer),
+            _ => "",
+        }
+    }
+
+    /// As one JSON object: `type`, `status`, `pointer` and `detail`.
+    pub fn to_json(&self) -> String {
+        let Words { status, kind, detail, .. } = self.words();
+        let (pointer, detail) = (json!(self.pointer()), json!(detail));
+        format!(r#"{{"type":"urn:meteorit:problem:{kind}","status":{status},"pointer":{pointer},"detail":{detail}}}"#)
+    }
+
+    /// As the error of the event at `index` of a batch.
+    pub fn at(&self, index: u32) -> Error {
+        let Words { status, detail, .. } = self.words();
+        Error { index, status, pointer: self.pointer().to_owned(), detail }
+    }
+
     /// The answer that tells the client.
     pub fn answer(&self) -> Answer {
-        let Words { status, kind, title, detail } = self.words();
+        self.answer_as(self.words().status)
+    }
+
+    fn answer_as(&self, status: u16) -> Answer {
+        let Words { kind, title, detail, .. } = self.words();
         match self {
             _ if status == 204 => return Answer::no_content(),
+            Problem::Told { status: 200..300, problem } => {
+                let members = match &**problem {
+                    Problem::Batch(report) => report.members(),
+                    problem => {
+                        let error = problem.at(0).json();
+                        format!(r#""accepted":0,"rejected":1,"ids":[],"errors":[{error}]"#)
+                    }
+                };
+                return Answer::json(status, &members);
+            }
+            Problem::Told { problem, .. } => return problem.answer_as(status),
             Problem::Batch(report) if status < 300 => return Answer::json(status, &report.members()),
             _ => {}
         }
@@ -114,7 +181,9 @@ impl Problem {
         let headers = match (self, status) {
             (Problem::MethodNotAllowed { allow }, _) => vec![("Allow", (*allow).into())],
             (Problem::Coding(_), _) => vec![("Accept-Encoding", Coding::ACCEPTED.into())],
-            (Problem::Away { retry }, _) => vec![("Retry-After", retry.to_string().into())],
+            (Problem::Away { retry } | Problem::NotSetAside { retry, .. }, _) => {
+                vec![("Retry-After", retry.to_string().into())]
+            }
             (Problem::Redis(outcome), 503) => vec![("Retry-After", outcome.retry_after().to_string().into())],
             (Problem::Batch(report), 503) => vec![("Retry-After", report.retry_after().to_string().into())],
             (_, 503) => vec![("Retry-After", "1".into())],
@@ -194,6 +263,10 @@ impl Problem {
                 "Temporarily unavailable",
                 "the server lacks memory or disk; nothing was written".to_owned(),
             ),
+            Problem::NotSetAside { detail, .. } => {
+                (503, "not-set-aside", "Rejected event not set aside", detail.clone())
+            }
+            Problem::Told { status, problem } => return Words { status: *status, ..problem.words() },
             Problem::Redis(outcome) => {
                 let (status, kind, title) = match outcome.fate() {
                     Fate::Stored => return Words { status: 204, kind: "", title: "", detail: String::new() },

@@ -1,6 +1,7 @@
 //! What became of the events of a batch: those refused here and those that went to Redis, each by its place in the body.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use serde_json::json;
 
@@ -17,10 +18,12 @@ pub struct Report {
     total: u32,
     taken: Vec<Taken>,
     errors: Vec<Error>,
-    /// Events that broke a rule here, listed or not.
+    /// Events that broke a rule here and were not set aside, listed or not.
     refused: u32,
-    /// How many of those are no JSON.
+    /// How many events are no JSON.
     no_json: u32,
+    /// Good events that are not taken because others are bad.
+    left: u32,
 }
 
 /// An event whose commands go to Redis.
@@ -28,13 +31,17 @@ pub struct Report {
 struct Taken {
     index: u32,
     id: Box<str>,
+    /// Where in the body.
+    place: Range<usize>,
+    /// Of an event that was rejected: the commands are those that set it aside.
+    error: Option<Error>,
     /// Commands without a verdict.
     outstanding: u32,
     outcome: Outcome,
 }
 
 /// What is wrong with an event.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     pub index: u32,
     pub status: u16,
@@ -44,11 +51,58 @@ pub struct Error {
 }
 
 impl Report {
-    /// An event of `commands` commands goes to Redis; gives the number by which its verdicts are counted.
-    pub fn take(&mut self, index: u32, id: &str, commands: u32) -> u32 {
+    /// An event of `commands` commands goes to Redis; gives the number by which its verdicts are counted. `place` is where
+    /// in the body it stands.
+    pub fn take(&mut self, index: u32, id: &str, place: Range<usize>, commands: u32) -> u32 {
         self.total += 1;
-        self.taken.push(Taken { index, id: id.into(), outstanding: commands, outcome: Outcome::default() });
+        self.push(index, id.into(), place, None, commands)
+    }
+
+    /// An event broke a rule, and `commands` commands set it aside; gives the number by which their verdicts are counted.
+    pub fn set_aside(&mut self, error: Error, commands: u32) -> u32 {
+        self.total += 1;
+        self.no_json += u32::from(error.status == 400);
+        self.push(error.index, Box::default(), 0..0, Some(error), commands)
+    }
+
+    fn push(&mut self, index: u32, id: Box<str>, place: Range<usize>, error: Option<Error>, outstanding: u32) -> u32 {
+        self.taken.push(Taken { index, id, place, error, outstanding, outcome: Outcome::default() });
         self.taken.len() as u32 - 1
+    }
+
+    /// A good event is not taken because another one is bad.
+    pub fn leave(&mut self) {
+        self.total += 1;
+        self.left += 1;
+    }
+
+    /// The events that Redis has refused for good: each number, with where in the body the event stands.
+    pub fn refused_by_redis(&self) -> Vec<(u32, Range<usize>)> {
+        let refused =
+            |taken: &&Taken| taken.error.is_none() && matches!(taken.outcome.fate(), Fate::Rejected | Fate::Refused);
+        let numbered = self.taken.iter().zip(0..);
+        numbered.filter(|(taken, _)| refused(taken)).map(|(taken, number)| (number, taken.place.clone())).collect()
+    }
+
+    /// What became of the event with that number, which is then forgotten.
+    pub fn outcome(&mut self, number: u32) -> Outcome {
+        self.taken.get_mut(number as usize).map(|taken| std::mem::take(&mut taken.outcome)).unwrap_or_default()
+    }
+
+    /// An event that Redis refused is set aside by `commands` commands.
+    pub fn set_refused_aside(&mut self, number: u32, error: Error, commands: u32) {
+        if let Some(taken) = self.taken.get_mut(number as usize) {
+            taken.outstanding = commands;
+            taken.error = Some(Error { index: taken.index, ..error });
+        }
+    }
+
+    /// What was to set events aside is not written, for this reason.
+    pub fn fail(&mut self, reason: &str) {
+        for taken in self.taken.iter_mut().filter(|taken| taken.outstanding > 0) {
+            taken.outstanding = 0;
+            taken.outcome.add(Verdict::Unavailable, || reason.to_owned());
+        }
     }
 
     /// An event broke a rule.
@@ -64,11 +118,6 @@ impl Report {
     /// How many events go to Redis.
     pub fn taken(&self) -> u32 {
         self.taken.len() as u32
-    }
-
-    /// How many events broke a rule.
-    pub fn refused(&self) -> u32 {
-        self.refused
     }
 
     /// Counts the verdict on a command of the event with that number.
@@ -90,11 +139,17 @@ impl Report {
 
     /// Nothing was sent: none of them is taken after all.
     pub fn take_none(&mut self) {
+        self.left += self.taken();
         self.taken.clear();
     }
 
+    /// Whether each event is at fault itself, so that none need come again.
+    pub fn is_rejected(&self) -> bool {
+        self.left == 0 && matches!(self.fate(), Fate::Rejected | Fate::Refused)
+    }
+
     fn count(&self, fate: Fate) -> usize {
-        self.taken.iter().filter(|taken| taken.outcome.fate() == fate).count()
+        self.taken.iter().filter(|taken| taken.fate() == fate).count()
     }
 
     /// What is true of the batch as a whole: unknown as soon as any event is, or when only a part of what Redis may still
@@ -117,7 +172,7 @@ impl Report {
             Fate::Stored if self.refused == 0 && self.count(Fate::Stored) == self.taken.len() => 200,
             Fate::Stored => 207,
             // 400 only if each event at fault is no JSON: a mixture has valid JSON that breaks rules.
-            Fate::Rejected if self.taken.is_empty() && self.no_json > 0 && self.no_json == self.refused => 400,
+            Fate::Rejected if self.no_json > 0 && self.no_json == self.refused + self.taken() => 400,
             Fate::Rejected => 422,
             Fate::Refused => 502,
             Fate::Unavailable => 503,
@@ -141,9 +196,11 @@ impl Report {
     pub fn detail(&self) -> String {
         let stored = self.count(Fate::Stored);
         let total = self.total;
-        let worst = self.taken.iter().max_by_key(|taken| taken.outcome.fate());
-        match worst.filter(|taken| taken.outcome.fate() != Fate::Stored) {
-            Some(taken) => format!("{stored} of {total} events were stored; {}", taken.outcome.detail()),
+        let worst = self.taken.iter().max_by_key(|taken| taken.fate());
+        match worst
+            .filter(|taken| taken.fate() > Fate::Rejected || taken.error.is_none() && taken.fate() != Fate::Stored)
+        {
+            Some(taken) => format!("{stored} of {total} events were stored; {}", taken.error().detail),
             None => format!("{stored} of {total} events were stored"),
         }
     }
@@ -152,8 +209,8 @@ impl Report {
     /// the status does not tell, the indexes that are `stored`.
     pub fn members(&self) -> String {
         let mut text = String::new();
-        let stored = || self.taken.iter().filter(|taken| taken.outcome.fate() == Fate::Stored);
-        let failed = self.taken.iter().filter(|taken| taken.outcome.fate() != Fate::Stored);
+        let stored = || self.taken.iter().filter(|taken| taken.fate() == Fate::Stored);
+        let failed = self.taken.iter().filter(|taken| taken.fate() != Fate::Stored);
         let failed: Vec<Error> = failed.map(Taken::error).collect();
         let rejected = self.refused as usize + failed.iter().filter(|error| error.status < 503).count();
         let mut errors: Vec<&Error> = self.errors.iter().chain(&failed).collect();
@@ -173,20 +230,36 @@ impl Report {
 }
 
 impl Taken {
+    /// An event that was rejected, and could not be set aside, is to come again.
+    fn fate(&self) -> Fate {
+        match (&self.error, self.outcome.fate()) {
+            (None, fate) => fate,
+            (Some(Error { status: 502, .. }), Fate::Stored) => Fate::Refused,
+            (Some(_), Fate::Stored) => Fate::Rejected,
+            (Some(_), _) => Fate::Unavailable,
+        }
+    }
+
     fn error(&self) -> Error {
-        let status = match self.outcome.fate() {
+        let status = match self.fate() {
             Fate::Stored => 204,
             Fate::Rejected => 422,
             Fate::Refused => 502,
             Fate::Unavailable => 503,
             Fate::Timeout => 504,
         };
-        Error { index: self.index, status, pointer: String::new(), detail: self.outcome.detail() }
+        let detail = match &self.error {
+            Some(error) if status < 503 => return error.clone(),
+            Some(error) => format!("{}; it could not be set aside: {}", error.detail, self.outcome.detail()),
+            None => self.outcome.detail(),
+        };
+        Error { index: self.index, status, pointer: String::new(), detail }
     }
 }
 
 impl Error {
-    fn json(&self) -> String {
+    /// As a JSON object.
+    pub(super) fn json(&self) -> String {
         let Error { index, status, .. } = self;
         let (pointer, detail) = (json!(self.pointer), json!(self.detail));
         format!(r#"{{"index":{index},"status":{status},"pointer":{pointer},"detail":{detail}}}"#)
@@ -201,7 +274,7 @@ mod tests {
     fn report(verdicts: &[Verdict], refused: &[u16]) -> Report {
         let mut report = Report::default();
         for (index, verdict) in verdicts.iter().enumerate() {
-            let number = report.take(index as u32, &format!("id{index}"), 1);
+            let number = report.take(index as u32, &format!("id{index}"), 0..0, 1);
             report.add(number, *verdict, || "X".into());
         }
         for (index, status) in refused.iter().enumerate() {
@@ -249,7 +322,7 @@ mod tests {
     #[test]
     fn what_has_no_verdict_by_the_deadline_is_unknown() {
         let mut report = report(&[Verdict::Stored], &[]);
-        report.take(1, "id1", 2);
+        report.take(1, "id1", 0..0, 2);
         report.expire("late");
         assert_eq!((report.status(), &members(&report)["stored"]), (504, &json!([0])));
     }
