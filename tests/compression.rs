@@ -172,7 +172,7 @@ fn a_compressed_body_comes_by_http2_in_chunks_and_after_a_100_continue_too() {
     let encoded = compress(large.as_bytes(), 31);
     assert!(encoded.len() > 4096, "{}", encoded.len());
     assert_eq!(send(&nginx, "gzip", &encoded).status, 204);
-    assert_eq!(redis.list("list").pop(), Some(large[1..large.len() - 1].as_bytes().to_vec()));
+    assert_eq!(redis.list("list").pop(), Some(large.as_bytes()[1..large.len() - 1].to_vec()));
 }
 
 #[test]
