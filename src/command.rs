@@ -7,11 +7,13 @@
 mod commands;
 mod key;
 mod keys;
+mod replay;
 pub mod table;
 
 pub use commands::Commands;
 pub use key::{Charset, KeyLimit, KeyLimitError, KeyViolation, OnViolation};
 pub use keys::key_positions;
+pub use replay::repeatable;
 
 /// One argument of a command, its name included.
 #[derive(Debug, Clone, PartialEq, Eq)]

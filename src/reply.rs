@@ -5,9 +5,11 @@
 
 mod error;
 mod parser;
+mod transaction;
 
 pub use error::printable;
 pub use parser::{Broken, MAX_DEPTH, MAX_LINE, MAX_REPLY, Parser};
+pub use transaction::Transaction;
 
 /// One whole reply at the start of the receive buffer, attributes in front of it included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +55,15 @@ impl<'a> Reply<'a> {
     pub fn verdict(&self) -> Verdict {
         match self.kind {
             Kind::Error | Kind::BulkError => error::verdict(self.text),
-            Kind::Simple if self.text == b"QUEUED" => Verdict::Unknown,
+            _ if self.is_queued() => Verdict::Unknown,
             Kind::Push => Verdict::Unknown,
             _ => Verdict::Stored,
         }
+    }
+
+    /// Whether it says that a command waits for EXEC.
+    pub fn is_queued(&self) -> bool {
+        self.kind == Kind::Simple && self.text == b"QUEUED"
     }
 
     /// Whether a new connection may get a better answer than this one: its server was demoted to a replica, or closes

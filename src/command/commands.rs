@@ -7,14 +7,24 @@ const RETAINED: usize = 1024 * 1024;
 /// Commands whose ends it keeps allocated, at 8 bytes each.
 const RETAINED_ENDS: usize = 16 * 1024;
 
+const MULTI: &[u8; 15] = b"*1\r\n$5\r\nMULTI\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
 /// Encoded commands, in order.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Commands {
     bytes: Vec<u8>,
-    /// Where in `bytes` each command ends.
-    ends: Vec<usize>,
+    ends: Vec<End>,
     /// Room for one key while it is put together.
     key: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct End {
+    /// Where in the bytes the command ends.
+    at: usize,
+    /// How many replies Redis gives to it.
+    replies: u32,
 }
 
 impl Commands {
@@ -31,19 +41,43 @@ impl Commands {
         self.ends.is_empty()
     }
 
-    /// How many commands, and so how many replies.
+    /// How many commands; a transaction is one.
     pub fn count(&self) -> usize {
         self.ends.len()
     }
 
     /// Each command's bytes.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.entries().map(|(command, _)| command)
+    }
+
+    /// Each command's bytes, and how many replies Redis gives to it.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (&[u8], u32)> {
         let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let command = self.bytes.get(start..end).unwrap_or_default();
-            start = end;
-            command
+        self.ends.iter().map(move |end| {
+            let command = self.bytes.get(start..end.at).unwrap_or_default();
+            start = end.at;
+            (command, end.replies)
         })
+    }
+
+    /// Adds a command that is encoded already, with the number of replies that Redis gives to it.
+    pub fn push(&mut self, command: &[u8], replies: u32) {
+        self.bytes.extend_from_slice(command);
+        self.ends.push(End { at: self.bytes.len(), replies });
+    }
+
+    /// Makes one transaction (MULTI ... EXEC) of all commands but the first `count`; of none it makes none.
+    pub fn wrap(&mut self, count: usize) {
+        let wrapped = self.ends.len().saturating_sub(count);
+        if wrapped == 0 {
+            return;
+        }
+        let start = count.checked_sub(1).and_then(|last| self.ends.get(last)).map_or(0, |end| end.at);
+        self.bytes.splice(start..start, *MULTI);
+        self.bytes.extend_from_slice(EXEC);
+        self.ends.truncate(count);
+        self.ends.push(End { at: self.bytes.len(), replies: wrapped as u32 + 2 });
     }
 
     /// Forgets the commands and keeps what was allocated for them, up to 1 MB.
@@ -57,7 +91,7 @@ impl Commands {
     /// Forgets all commands but the first `count`.
     pub fn truncate(&mut self, count: usize) {
         self.ends.truncate(count);
-        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
+        self.bytes.truncate(self.ends.last().map_or(0, |end| end.at));
     }
 
     /// Adds what `write` appends to the first vector as one command; if it appends nothing or fails, none. The second is
@@ -71,7 +105,7 @@ impl Commands {
         if written.is_err() {
             self.bytes.truncate(start);
         } else if self.bytes.len() > start {
-            self.ends.push(self.bytes.len());
+            self.ends.push(End { at: self.bytes.len(), replies: 1 });
         }
         written
     }
@@ -101,6 +135,25 @@ mod tests {
         commands.clear();
         assert!(commands.is_empty());
         assert_eq!((commands.len(), commands.iter().count()), (0, 0));
+    }
+
+    #[test]
+    fn the_commands_of_an_event_become_one_transaction() {
+        let mut commands = Commands::new();
+        add(&mut commands, b"one");
+        commands.wrap(1);
+        assert_eq!(commands.count(), 1, "nothing to wrap");
+        add(&mut commands, b"two");
+        add(&mut commands, b"three");
+        commands.wrap(1);
+        let transaction = [&MULTI[..], b"twothree", EXEC].concat();
+        assert_eq!(commands.entries().collect::<Vec<_>>(), [(&b"one"[..], 1), (&transaction[..], 4)]);
+        commands.truncate(1);
+        assert_eq!(commands.iter().collect::<Vec<_>>(), [b"one"]);
+        commands.push(b"again", 1);
+        commands.wrap(0);
+        let transaction = [&MULTI[..], b"oneagain", EXEC].concat();
+        assert_eq!(commands.entries().collect::<Vec<_>>(), [(&transaction[..], 4)]);
     }
 
     #[test]
