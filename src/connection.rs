@@ -8,8 +8,8 @@ use std::rc::Weak;
 
 use crate::conf::redis::{Greeting, Settings};
 use crate::ngx::{Handler, Msec, Peer, Recv, Send, Timer};
-use crate::reply::{Broken, Parser, Reply, Verdict, printable};
-use crate::window::{Waiter, Window};
+use crate::reply::{Broken, Parser, Transaction, Verdict, printable};
+use crate::window::{Command, Waiter, Window};
 
 /// The size of an empty receive buffer, in bytes; one reply that does not fit lets it grow, up to `reply::MAX_REPLY`.
 const INBOX: usize = 16 * 1024;
@@ -20,6 +20,8 @@ pub struct Connection {
     pub window: Window<Waiter>,
     inbox: Inbox,
     parser: Parser,
+    /// Of the oldest command in flight, if that is one.
+    transaction: Transaction,
     /// When Redis last sent something, or the first command after a silence was sent.
     progress: Msec,
     /// What Redis said that makes a new connection the better one: this one sends no more, and ends with its last reply.
@@ -76,6 +78,9 @@ impl fmt::Display for Lost {
     }
 }
 
+/// Is given a command that was answered, the verdict on it, and the text of the error that decides, if there is one.
+pub type Settle<'a> = dyn FnMut(Command<Waiter>, Verdict, &[u8]) + 'a;
+
 /// What an event brought a connection to.
 #[derive(PartialEq, Eq)]
 pub enum Progress {
@@ -91,6 +96,7 @@ impl Connection {
             window: Window::default(),
             inbox: Inbox { bytes: Vec::new(), filled: 0 },
             parser: Parser::new(),
+            transaction: Transaction::default(),
             progress: 0,
             leaving: None,
             timer,
@@ -117,6 +123,7 @@ impl Connection {
         self.link = Link::Closed;
         self.inbox.filled = 0;
         self.parser = Parser::new();
+        self.transaction = Transaction::default();
         self.leaving = None;
         self.window.rewind();
     }
@@ -176,7 +183,7 @@ impl Connection {
                 }
                 self.writable(greeting, now)?;
                 // What the server said at once may have come with the connection itself: no later event tells of it.
-                self.readable(greeting, now, &mut |_, _| {})
+                self.readable(greeting, now, &mut |_, _, _| {})
             }
             Link::Greeting { peer, sent, .. } => {
                 while let Some(rest @ [_, ..]) = greeting.bytes().get(*sent..) {
@@ -213,13 +220,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Receives what is there; `settle` is given each reply and whose it is.
-    pub fn readable(
-        &mut self,
-        greeting: &Greeting,
-        now: Msec,
-        settle: &mut dyn FnMut(Waiter, &Reply),
-    ) -> Result<Progress, Lost> {
+    /// Receives what is there; `settle` is given each command that was answered, with the verdict on it and the text of the
+    /// error that decides.
+    pub fn readable(&mut self, greeting: &Greeting, now: Msec, settle: &mut Settle) -> Result<Progress, Lost> {
         let mut progress = Progress::None;
         loop {
             let peer = match &mut self.link {
@@ -243,12 +246,7 @@ impl Connection {
         }
     }
 
-    fn replies(
-        &mut self,
-        greeting: &Greeting,
-        now: Msec,
-        settle: &mut dyn FnMut(Waiter, &Reply),
-    ) -> Result<Progress, Lost> {
+    fn replies(&mut self, greeting: &Greeting, now: Msec, settle: &mut Settle) -> Result<Progress, Lost> {
         let mut progress = Progress::None;
         let mut from = 0;
         while let Some(reply) = self.parser.next(self.inbox.received(from)).map_err(Lost::Protocol)? {
@@ -267,11 +265,20 @@ impl Connection {
                 }
                 continue;
             }
-            let waiter = self.window.acknowledge().ok_or(Lost::Unexpected)?;
-            settle(waiter, &reply);
             if reply.reopens() {
                 self.leaving = reply.error().map(printable);
-            } else if reply.verdict() == Verdict::Unknown {
+            }
+            let oldest = self.window.oldest().ok_or(Lost::Unexpected)?;
+            if oldest.replies > 1 {
+                let Some((verdict, error)) = self.transaction.take(oldest.replies, &reply) else { continue };
+                settle(oldest, verdict, &error);
+                self.window.acknowledge();
+                continue;
+            }
+            let verdict = reply.verdict();
+            settle(oldest, verdict, reply.error().unwrap_or_default());
+            self.window.acknowledge();
+            if verdict == Verdict::Unknown {
                 // +QUEUED: the connection is in a state that nobody asked for.
                 return Err(Lost::Unexpected);
             }

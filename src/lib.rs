@@ -39,6 +39,8 @@ pub mod command;
 #[cfg(feature = "nginx")]
 mod pool;
 
+pub mod hold;
+
 pub mod window;
 
 #[cfg(feature = "nginx")]

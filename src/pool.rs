@@ -4,22 +4,26 @@
 //! Requests are answered only after the pool has let go of its state: an answer may run other requests, which come back
 //! here.
 
+mod line;
 mod requests;
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-use crate::backoff::{self, Backoff};
-use crate::command::Commands;
+use crate::backoff;
+use crate::batch;
+use crate::command::{Commands, repeatable};
 use crate::conf::redis::Settings;
-use crate::connection::{Connection, Lost, Progress};
-use crate::ngx::{self, Handler, Level, Msec, Pending, Posted, Timer};
+use crate::connection::{Lost, Progress};
+use crate::hold::{Ack, Hold, Record, Terms};
+use crate::ngx::{self, Handler, Level, Msec, Posted, Timer};
 use crate::reply::{Verdict, printable};
 use crate::request;
 use crate::response::Problem;
 use crate::window::Waiter;
-use requests::Requests;
-pub use requests::Work;
+use line::Line;
+use requests::{Done, Requests};
+pub use requests::{Owner, Work};
 
 /// This worker's connections to one Redis, with all that waits for it.
 pub struct Pool {
@@ -32,28 +36,21 @@ pub struct Pool {
 struct State {
     lines: Vec<Line>,
     requests: Requests,
+    /// What was promised and could not be sent, or was not taken.
+    hold: Hold,
     /// The connection that requests of this loop iteration go to.
     current: usize,
+    /// The connection that what was held goes to.
+    replaying: usize,
     /// Sends, at the end of the iteration, what all of its requests have appended.
     flush: Posted,
-    refusals: Quiet,
-}
-
-/// A connection with what the pool knows about it.
-struct Line {
-    connection: Connection,
-    /// The address in use, or to be tried next.
-    address: usize,
-    backoff: Backoff,
-    /// When to try again after a failure; None while connecting or connected.
-    retry_at: Option<Msec>,
-    /// Why the last attempt failed: logged when it changes.
-    away_for: String,
-    /// A connection that was lost too soon counts as good again only when a command has succeeded on it.
-    on_trial: bool,
-    /// How many entries, from the oldest, have had their 504: their replies are swallowed.
-    expired: usize,
+    /// For deadlines, and for what is held.
+    timer: Timer,
     timer_at: Option<Msec>,
+    /// When a worker on its way out gives up what is held.
+    drain_until: Option<Msec>,
+    refusals: Quiet,
+    losses: Quiet,
 }
 
 struct Port {
@@ -68,34 +65,52 @@ struct Quiet {
     held_back: u32,
 }
 
+/// How often, in milliseconds, a worker that holds events looks whether it is to exit, and how long it then waits at most
+/// between two attempts to connect.
+const TICK: Msec = 500;
+
 impl Pool {
     pub fn new(settings: Rc<Settings>) -> Rc<Pool> {
         Rc::new_cyclic(|pool: &Weak<Pool>| {
             let port = |index| Rc::new(Port { pool: pool.clone(), index });
             let ports: Vec<Rc<Port>> = (0..settings.connections).map(port).collect();
             let lines = ports.iter().map(|port| Line::new(Timer::new(Rc::downgrade(port), Port::timer))).collect();
-            let flush = Posted::new(pool.clone(), Pool::flush);
-            let state = State { lines, requests: Requests::default(), current: 0, flush, refusals: Quiet::default() };
+            let state = State {
+                lines,
+                requests: Requests::default(),
+                hold: Hold::default(),
+                current: 0,
+                replaying: 0,
+                flush: Posted::new(pool.clone(), Pool::flush),
+                timer: Timer::new(pool.clone(), Pool::tick),
+                timer_at: None,
+                drain_until: None,
+                refusals: Quiet::default(),
+                losses: Quiet::default(),
+            };
             Pool { settings, state: RefCell::new(state), ports }
         })
     }
 
-    /// Whether a request of `length` bytes can be taken now; if so it is to be submitted next.
-    pub fn admit(&self, length: usize) -> Result<(), Problem> {
+    /// Whether a request of `length` bytes and so many events can be taken now; if so it is to be submitted next.
+    pub fn admit(&self, length: usize, events: u32, terms: Terms) -> Result<(), Problem> {
         let mut state = self.state.borrow_mut();
-        let held: usize = state.lines.iter().map(|line| line.connection.window.len()).sum();
-        if length > self.settings.backlog {
-            return Err(Problem::TooLarge { limit: self.settings.backlog });
+        let Settings { backlog, max_pending, .. } = *self.settings;
+        if length > backlog {
+            return Err(Problem::TooLarge { limit: backlog });
         }
-        if held + length > self.settings.backlog {
-            return Err(Problem::BacklogFull);
+        if events > max_pending {
+            return Err(Problem::NoBatch(batch::Error::TooMany { max: max_pending }));
         }
-        let now = ngx::now();
         if !state.flush.is_posted() {
             state.choose();
         }
-        match state.lines.get(state.current) {
-            Some(line) if line.is_away() => Err(Problem::Away { retry: line.retry_in(now) }),
+        let retry = state.lines.get(state.current).filter(|line| line.is_away()).map(|line| line.retry_in(ngx::now()));
+        if state.len() + length > backlog || state.events() + events as usize > max_pending as usize {
+            return Err(Problem::BacklogFull { retry: retry.unwrap_or(1) });
+        }
+        match retry {
+            Some(retry) if terms.ack == Ack::Stored => Err(Problem::Away { retry }),
             _ => Ok(()),
         }
     }
@@ -103,22 +118,18 @@ impl Pool {
     /// Takes an admitted request, which waits here until each of its commands has its verdict.
     ///
     /// `counts` says how many commands each event has, where there is more than one event.
-    pub fn submit(&self, pending: Pending, work: Work, commands: &Commands, counts: &[u32]) {
+    pub fn submit(&self, owner: Owner, terms: Terms, commands: &Commands, counts: &[u32]) {
         let mut state = self.state.borrow_mut();
-        let State { lines, requests, current, flush, .. } = &mut *state;
-        let Some(line) = lines.get_mut(*current) else { return };
         let now = ngx::now();
-        let deadline = now + self.settings.timeout;
-        let request = requests.insert(pending, work, commands.count(), now, deadline);
-        if line.connection.window.is_empty() {
-            line.connection.set_idle(false);
+        let events = counts.len().max(1) as u32;
+        let behind = state.hold.is_active() || state.lines.get(state.current).is_none_or(Line::is_away);
+        if behind && matches!(owner, Owner::Queue) {
+            state.hold.push(Record { commands: commands.clone(), events });
+        } else {
+            let current = state.current;
+            state.append(&self.settings, current, owner, terms, events, commands, counts, now);
         }
-        let events = counts.iter().zip(0u32..).flat_map(|(count, event)| (0..*count).map(move |_| event));
-        for (command, event) in commands.iter().zip(events.chain(std::iter::repeat(0))) {
-            line.connection.window.push(command, Waiter { request, event });
-        }
-        line.set_timer_before(deadline.min(now + self.settings.stall_timeout), now);
-        flush.post();
+        state.schedule(now);
     }
 
     /// Closes all connections and forgets all requests, in a worker that is about to exit.
@@ -127,7 +138,8 @@ impl Pool {
         for line in &mut state.lines {
             line.connection.close();
         }
-        state.requests.abandon();
+        let lost = state.requests.abandon() + state.hold.clear();
+        self.log_loss(lost, "the worker ends");
     }
 
     fn flush(&self) {
@@ -149,7 +161,7 @@ impl Pool {
 
     fn readable(&self, index: usize) {
         self.with(|pool, state, now| {
-            let State { lines, requests, refusals, .. } = state;
+            let State { lines, requests, refusals, losses, .. } = state;
             let Some(line) = lines.get_mut(index) else { return };
             if line.connection.must_close() {
                 match line.connection.window.is_empty() {
@@ -158,15 +170,24 @@ impl Pool {
                 }
                 return;
             }
+            let name = &pool.settings.name;
             let mut stored = false;
-            let result = line.connection.readable(&pool.settings.greeting, now, &mut |waiter, reply| {
-                line.expired = line.expired.saturating_sub(1);
-                let verdict = reply.verdict();
+            let result = line.connection.readable(&pool.settings.greeting, now, &mut |command, verdict, error| {
+                let waiter = command.waiter;
                 stored |= verdict == Verdict::Stored;
                 if matches!(verdict, Verdict::Refused | Verdict::Unavailable) {
-                    refusals.log(now, &pool.settings.name, reply.error().unwrap_or_default());
+                    refusals.log(now, || format!("redis \"{name}\" answered: {}", printable(error)));
                 }
-                requests.settle(waiter, verdict, || words(verdict, reply.error().unwrap_or_default()), now);
+                match verdict {
+                    Verdict::Stored => {}
+                    Verdict::Unavailable | Verdict::Unknown if requests.keep(&command, now) => return,
+                    Verdict::Rejected | Verdict::Refused if requests.is_promised(waiter) => losses.log(now, || {
+                        let error = printable(error);
+                        format!("redis \"{name}\" refused for good a command of an event that was queued: {error}")
+                    }),
+                    _ => {}
+                }
+                requests.settle(waiter, verdict, || words(verdict, error), now);
             });
             if stored && line.on_trial {
                 pool.prove(line);
@@ -176,7 +197,6 @@ impl Pool {
                 Ok(Progress::None) => {}
                 Err(lost) => pool.lost(state, index, lost, now),
             }
-            pool.rest(state, index);
         });
     }
 
@@ -191,11 +211,11 @@ impl Pool {
         });
     }
 
+    /// A connection's timer.
     fn timer(&self, index: usize) {
         self.with(|pool, state, now| {
             let Some(line) = state.lines.get_mut(index) else { return };
-            line.timer_at = None;
-            line.expire(&mut state.requests, now);
+            line.timer_fired();
             if line.connection.overdue_at(&pool.settings).is_some_and(|at| at <= now) {
                 let lost = line.connection.overdue(&pool.settings);
                 pool.lost(state, index, lost, now);
@@ -204,11 +224,25 @@ impl Pool {
                 line.address = 0;
                 pool.open(state, index, now);
             }
-            pool.rest(state, index);
             if let Some(line) = state.lines.get_mut(index)
-                && let Some(at) = line.wake_at(&pool.settings, &state.requests)
+                && let Some(at) = line.wake_at(&pool.settings)
             {
                 line.set_timer_before(at, now);
+            }
+        });
+    }
+
+    /// The timer for deadlines, and for what is held.
+    fn tick(&self) {
+        self.with(|pool, state, now| {
+            state.timer_at = None;
+            state.expire(now);
+            if ngx::exiting() && state.hold.is_active() {
+                let until = *state.drain_until.get_or_insert(now + pool.settings.drain);
+                if now >= until {
+                    let lost = state.hold.clear();
+                    pool.log_loss(lost, "Redis did not come back while the worker was on its way out");
+                }
             }
         });
     }
@@ -235,6 +269,7 @@ impl Pool {
         if !line.on_trial {
             self.prove(line);
         }
+        state.hold.retry_now();
         line.connection.set_idle(line.connection.window.is_empty());
         if let Err(lost) = line.connection.flush(now) {
             self.lost(state, index, lost, now);
@@ -253,20 +288,9 @@ impl Pool {
 
     /// A connection, or an attempt to make one, has ended.
     fn lost(&self, state: &mut State, index: usize, lost: Lost, now: Msec) {
-        let State { lines, requests, .. } = state;
-        let Some(line) = lines.get_mut(index) else { return };
+        let Some(line) = state.lines.get_mut(index) else { return };
         let ready_since = line.connection.ready_since();
         line.connection.close();
-        while line.connection.window.in_flight() > 0 || line.expired > 0 {
-            let Some(waiter) = line.connection.window.give_up() else { break };
-            line.expired = line.expired.saturating_sub(1);
-            requests.settle(
-                waiter,
-                Verdict::Unknown,
-                || "the connection to Redis was lost before it answered".into(),
-                now,
-            );
-        }
         let name = &self.settings.name;
         let text = self.address(line).to_owned();
         if let Some(since) = ready_since {
@@ -278,7 +302,8 @@ impl Pool {
             if sound && !matches!(lost, Lost::Reopen(_) | Lost::Stalled(_) | Lost::Shutdown) {
                 // One that lived may have been closed for its idleness, or the server restarted: connect anew, at once
                 // if something waits, else when something does.
-                if !line.connection.window.is_empty() {
+                state.sift(index, None, now);
+                if let Some(line) = state.lines.get_mut(index).filter(|line| !line.connection.window.is_empty()) {
                     line.address = 0;
                     self.open(state, index, now);
                 }
@@ -294,28 +319,46 @@ impl Pool {
             ngx::log(Level::Error, &format!("redis \"{name}\" at {text} is away: {reason}"));
         }
         line.away_for = reason;
-        let retry_at = now + line.backoff.fail(ngx::random());
+        let delay = line.backoff.fail(ngx::random());
+        let retry_at = now + if ngx::exiting() { delay.min(TICK) } else { delay };
         line.retry_at = Some(retry_at);
         let retry = line.retry_in(now);
-        line.expired = 0;
-        while let Some(waiter) = line.connection.window.give_up() {
-            requests.retry_after(waiter, retry);
-            requests.settle(waiter, Verdict::Unavailable, || "Redis is away".into(), now);
-        }
-        line.connection.set_idle(true);
-        if !ngx::exiting() {
-            line.set_timer_before(retry_at, now);
+        line.set_timer_before(retry_at, now);
+        state.sift(index, Some(retry), now);
+        if matches!(lost, Lost::Shutdown) {
+            state.drain_until = Some(now);
         }
     }
 
-    /// After something was answered: a worker on its way out closes what nobody waits for.
-    fn rest(&self, state: &mut State, index: usize) {
+    /// Sends what is held, as far as it is due and a connection takes it.
+    fn replay(&self, state: &mut State, now: Msec) {
+        if !state.hold.is_active() {
+            return;
+        }
+        if state.hold.in_flight() == 0 {
+            state.choose();
+            state.replaying = state.current;
+        }
+        let index = state.replaying;
         let Some(line) = state.lines.get_mut(index) else { return };
-        if line.connection.window.is_empty() {
-            line.connection.set_idle(true);
-            if ngx::exiting() {
-                line.connection.close();
-            }
+        if line.connection.is_closed() && line.retry_at.is_none() {
+            line.address = 0;
+            return self.open(state, index, now);
+        }
+        if line.connection.ready_since().is_none() {
+            return;
+        }
+        while let Some(Record { commands, events }) = state.hold.next(now) {
+            let terms = Terms { ack: Ack::Queued, ambiguous: true };
+            state.append(&self.settings, index, Owner::Hold, terms, events, &commands, &[], now);
+        }
+    }
+
+    fn log_loss(&self, events: usize, why: &str) {
+        if events > 0 {
+            let name = &self.settings.name;
+            let text = format!("redis \"{name}\": {events} events that were queued are lost: {why}");
+            ngx::log(Level::Alert, &text);
         }
     }
 
@@ -325,15 +368,23 @@ impl Pool {
 
     /// Runs `work` on the state, and then, with the state free again, answers the requests that are done.
     fn with(&self, work: impl FnOnce(&Pool, &mut State, Msec)) {
-        let mut done = {
+        let mut answers = Vec::new();
+        {
             let mut state = self.state.borrow_mut();
-            work(self, &mut state, ngx::now());
-            state.requests.take_done()
-        };
-        for done in done.drain(..) {
-            request::settled(self, done.pending, done.work, done.redis_time);
+            let now = ngx::now();
+            work(self, &mut state, now);
+            state.sort_done(&mut answers, now);
+            self.replay(&mut state, now);
+            state.sort_done(&mut answers, now);
+            state.rest();
+            state.schedule(now);
         }
-        self.state.borrow_mut().requests.reuse(done);
+        for done in answers.drain(..) {
+            if let Done::Client { pending, work, redis_time } = done {
+                request::settled(self, pending, work, redis_time);
+            }
+        }
+        self.state.borrow_mut().requests.reuse(answers);
     }
 }
 
@@ -344,70 +395,148 @@ impl State {
         let least = self.lines.iter().enumerate().min_by_key(|(_, line)| load(line));
         self.current = least.map_or(0, |(index, _)| index);
     }
-}
 
-impl Line {
-    fn new(timer: Timer) -> Line {
-        Line {
-            connection: Connection::new(timer),
-            address: 0,
-            backoff: Backoff::default(),
-            retry_at: None,
-            away_for: String::new(),
-            on_trial: false,
-            expired: 0,
-            timer_at: None,
+    /// How much waits or is unanswered, in bytes.
+    fn len(&self) -> usize {
+        self.lines.iter().map(|line| line.connection.window.len()).sum::<usize>() + self.hold.bytes()
+    }
+
+    /// How many events wait or are unanswered.
+    fn events(&self) -> usize {
+        self.requests.events() + self.hold.events()
+    }
+
+    /// Appends a request to what a connection is to send.
+    #[allow(clippy::too_many_arguments, reason = "a request is all of these")]
+    fn append(
+        &mut self,
+        settings: &Settings,
+        index: usize,
+        owner: Owner,
+        terms: Terms,
+        events: u32,
+        commands: &Commands,
+        counts: &[u32],
+        now: Msec,
+    ) {
+        let Some(line) = self.lines.get_mut(index) else { return };
+        let request = self.requests.insert(owner, terms, events, commands.count(), now, now + settings.timeout);
+        if line.connection.window.is_empty() {
+            line.connection.set_idle(false);
+        }
+        let events = counts.iter().zip(0u32..).flat_map(|(count, event)| (0..*count).map(move |_| event));
+        for ((command, replies), event) in commands.entries().zip(events.chain(std::iter::repeat(0))) {
+            line.connection.window.push(command, replies, Waiter { request, event });
+        }
+        line.set_timer_before(now + settings.stall_timeout, now);
+        self.flush.post();
+    }
+
+    /// After the end of a connection: what may be sent again stays in its window. When none can be made for `retry` seconds,
+    /// nothing does.
+    fn sift(&mut self, index: usize, retry: Option<u32>, now: Msec) {
+        let Some(line) = self.lines.get_mut(index) else { return };
+        let requests = &mut self.requests;
+        line.connection.window.sift(|command| {
+            let waiter = command.waiter;
+            if requests.keep(&command, now) {
+                return false;
+            }
+            let repeats =
+                !command.sent || requests.is_ambiguous(waiter) && repeatable(command.bytes, command.replies).is_some();
+            match retry {
+                None if repeats && requests.is_wanted(waiter) && !requests.is_promised(waiter) => return true,
+                Some(seconds) if !command.sent => {
+                    requests.retry_after(waiter, seconds);
+                    requests.settle(waiter, Verdict::Unavailable, || "Redis is away".into(), now);
+                }
+                _ => {
+                    let reason = "the connection to Redis was lost before it answered";
+                    requests.settle(waiter, Verdict::Unknown, || reason.into(), now);
+                }
+            }
+            false
+        });
+        line.connection.set_idle(line.connection.window.is_empty());
+    }
+
+    /// Answers the requests whose deadline has passed. What has been sent, if only in part, leaves a tombstone that swallows
+    /// its reply; what has not is taken back, so that nothing of it will be written.
+    fn expire(&mut self, now: Msec) {
+        let mut due = self.requests.due(now);
+        if due.is_empty() {
+            return;
+        }
+        due.sort_unstable();
+        let mut sent = vec![false; due.len()];
+        for line in &self.lines {
+            for (waiter, touched) in line.connection.window.waiters() {
+                if touched && let Ok(found) = due.binary_search(&waiter.request) {
+                    sent.get_mut(found).map(|sent| *sent = true).unwrap_or_default();
+                }
+            }
+        }
+        let mut untouched = Vec::new();
+        for (number, sent) in due.into_iter().zip(sent) {
+            match sent {
+                true => self.requests.expire(number, now),
+                false => untouched.push(number),
+            }
+        }
+        if untouched.is_empty() {
+            return;
+        }
+        for line in &mut self.lines {
+            line.connection.window.sift_unsent(|command| {
+                let late = untouched.binary_search(&command.waiter.request).is_ok();
+                if late {
+                    let reason = || "Redis did not take it in time".into();
+                    self.requests.settle(command.waiter, Verdict::Unavailable, reason, now);
+                }
+                !late
+            });
         }
     }
 
-    /// Whether a request would wait in vain: the last attempt failed, and none has succeeded since.
-    fn is_away(&self) -> bool {
-        self.backoff.is_failing() && self.connection.ready_since().is_none()
+    /// Moves what was promised to where it is held, and the rest to `answers`.
+    fn sort_done(&mut self, answers: &mut Vec<Done>, now: Msec) {
+        let mut done = self.requests.take_done();
+        for done in done.drain(..) {
+            match done {
+                Done::Queue(record) => self.hold.push_refused(record, now, ngx::random()),
+                Done::Hold(None) => self.hold.done(),
+                Done::Hold(Some(record)) => self.hold.give_back(record, now, ngx::random()),
+                client => answers.push(client),
+            }
+        }
+        self.requests.reuse(done);
     }
 
-    /// Seconds until the next attempt, at least 1.
-    fn retry_in(&self, now: Msec) -> u32 {
-        let left = self.retry_at.map_or(0, |at| at.saturating_sub(now));
-        u32::try_from(left.div_ceil(1000)).unwrap_or(u32::MAX).max(1)
+    /// What nobody waits for must not keep a worker from exiting.
+    fn rest(&mut self) {
+        let ends = ngx::exiting() && !self.hold.is_active();
+        for line in self.lines.iter_mut().filter(|line| line.connection.window.is_empty()) {
+            line.connection.set_idle(true);
+            if ends {
+                line.connection.close();
+            }
+        }
     }
 
-    /// Lets the timer fire at `at`, unless it fires earlier anyway and will then be set anew.
-    fn set_timer_before(&mut self, at: Msec, now: Msec) {
-        if self.timer_at.is_none_or(|earlier| earlier > at) {
+    /// Sets the timer for what is due next, by which a worker on its way out stays as long as it has to.
+    fn schedule(&mut self, now: Msec) {
+        let holds = self.hold.is_active();
+        let ready = self.lines.iter().any(|line| line.connection.ready_since().is_some());
+        let held = match self.hold.due_at() {
+            Some(at) if ready => Some(at.max(now + 1)),
+            _ => holds.then_some(now + TICK),
+        };
+        self.timer.set_cancelable(self.requests.is_empty() && !holds);
+        if let Some(at) = [self.requests.next_deadline(), held].into_iter().flatten().min()
+            && self.timer_at.is_none_or(|earlier| earlier > at)
+        {
             self.timer_at = Some(at);
-            self.connection.timer.set(at.saturating_sub(now));
-        }
-    }
-
-    /// When there is something to do next, if nothing happens before.
-    fn wake_at(&self, settings: &Settings, requests: &Requests) -> Option<Msec> {
-        let deadline = self.connection.window.waiter(self.expired).and_then(|waiter| requests.deadline(waiter));
-        [deadline, self.connection.overdue_at(settings), self.retry_at].into_iter().flatten().min()
-    }
-
-    /// Answers the requests whose deadline has passed. Deadlines lie in the order of the window, for all requests of a
-    /// pool have the same time. What has been sent, if only in part, leaves a tombstone that swallows its reply; what has
-    /// not is taken back, so that nothing of it will be written.
-    fn expire(&mut self, requests: &mut Requests, now: Msec) {
-        let window = &mut self.connection.window;
-        let is_due = |requests: &Requests, waiter| requests.deadline(waiter).is_none_or(|deadline| deadline <= now);
-        while let Some(waiter) = window.waiter(self.expired) {
-            let sent = self.expired < window.touched() || requests.is_answered(waiter);
-            if !sent || !is_due(requests, waiter) {
-                break;
-            }
-            requests.expire(waiter, now);
-            self.expired += 1;
-        }
-        let due: Vec<Waiter> = (self.expired..)
-            .map_while(|index| window.waiter(index))
-            .take_while(|waiter| is_due(requests, *waiter))
-            .collect();
-        if self.expired >= window.touched() && !due.is_empty() {
-            window.remove_unsent(self.expired..self.expired + due.len());
-            for waiter in due {
-                requests.settle(waiter, Verdict::Unavailable, || "Redis did not take it in time".into(), now);
-            }
+            self.timer.set(at.saturating_sub(now));
         }
     }
 }
@@ -435,16 +564,16 @@ impl Handler for Port {
 }
 
 impl Quiet {
-    fn log(&mut self, now: Msec, name: &str, error: &[u8]) {
+    fn log(&mut self, now: Msec, text: impl FnOnce() -> String) {
         if now < self.until {
             self.held_back += 1;
             return;
         }
         let more = match std::mem::take(&mut self.held_back) {
             0 => String::new(),
-            count => format!(" ({count} more refused since the last such line)"),
+            count => format!(" ({count} more since the last such line)"),
         };
-        ngx::log(Level::Error, &format!("redis \"{name}\" answered: {}{more}", printable(error)));
+        ngx::log(Level::Error, &format!("{}{more}", text()));
         self.until = now + 1000;
     }
 }
@@ -454,7 +583,7 @@ impl Quiet {
 fn words(verdict: Verdict, error: &[u8]) -> String {
     match verdict {
         Verdict::Rejected => printable(error),
-        Verdict::Unknown => "Redis gave a reply that does not belong here".into(),
+        Verdict::Unknown if error.is_empty() => "Redis gave a reply that does not belong here".into(),
         _ => {
             let code = error.split(|byte| *byte == b' ').next().unwrap_or_default();
             format!("Redis answered {}", printable(code))

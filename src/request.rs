@@ -10,8 +10,9 @@ use std::cell::RefCell;
 use crate::command::Commands;
 use crate::conf::Location;
 use crate::event::{self, Kind};
+use crate::hold::Ack;
 use crate::ngx::{Handled, Level, Msec, OutOfMemory, Pending, Request, unix_ms};
-use crate::pool::{Pool, Work};
+use crate::pool::{Owner, Pool, Work};
 use crate::response::{Answer, Fate, Outcome, Problem, Style};
 use crate::variables;
 use intake::{Origin, origin};
@@ -122,7 +123,7 @@ fn commit(request: &Request, encode: impl FnOnce(&mut Commands) -> Result<Work, 
             // Every command's if= said no.
             return Err(Problem::Redis(Outcome::default()));
         }
-        pool(request)?.admit(commands.len())?;
+        pool(request)?.admit(commands.len(), 1, request.location().terms())?;
         Ok(work)
     })
 }
@@ -131,14 +132,26 @@ fn pool<'r>(request: &Request<'r>) -> Result<&'r Pool, Problem> {
     Ok(request.location().redis().ok_or(Problem::NoResources)?.pool())
 }
 
-/// Lets the request wait for the verdicts on the commands that were encoded.
+/// Hands the commands that were encoded to the pool, and lets the request wait for the verdicts on them, unless it is to be
+/// answered at once.
 fn submit(request: Request, work: Work) {
+    let (location, terms) = (request.location(), request.location().terms());
     let pool = match pool(&request) {
         Ok(pool) => pool,
         Err(problem) => return answer(request, &problem),
     };
+    if terms.ack == Ack::Queued {
+        COMMANDS.with_borrow(|commands| pool.submit(Owner::Queue, terms, commands, &[]));
+        return match work {
+            Work::Rejected(rejected) => answer(request, &told(location, rejected.0)),
+            _ => answer(request, &Problem::Redis(Outcome::queued())),
+        };
+    }
     match request.suspend() {
-        Ok(pending) => COMMANDS.with_borrow(|commands| pool.submit(pending, work, commands, &[])),
+        Ok(pending) => {
+            let owner = Owner::Client(pending, work);
+            COMMANDS.with_borrow(|commands| pool.submit(owner, terms, commands, &[]));
+        }
         Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
     }
 }
@@ -151,21 +164,25 @@ pub fn settled(pool: &Pool, pending: Pending, work: Work, redis_time: Msec) {
             let rejected = pending.with(|request| match problem.is_of_event() {
                 true => {
                     let text = request.decoded_body();
-                    commit(request, |commands| prepare_rejected(request, text, problem, commands))
+                    let work = commit(request, |commands| prepare_rejected(request, text, problem, commands))?;
+                    Ok((work, request.location().terms()))
                 }
                 false => Err(problem),
             });
             match rejected {
                 // The client has gone.
                 None => return,
-                Some(Ok(work)) => return COMMANDS.with_borrow(|commands| pool.submit(pending, work, commands, &[])),
+                Some(Ok((work, terms))) => {
+                    let owner = Owner::Client(pending, work);
+                    return COMMANDS.with_borrow(|commands| pool.submit(owner, terms, commands, &[]));
+                }
                 Some(Err(problem)) => problem,
             }
         }
         Work::Rejected(rejected) => {
             let (problem, outcome) = *rejected;
             match outcome.fate() {
-                Fate::Stored => {
+                fate if fate.is_accepted() => {
                     pending.with(|request| told(request.location(), problem)).unwrap_or(Problem::NoResources)
                 }
                 _ => Problem::NotSetAside {
@@ -226,12 +243,13 @@ fn tell(request: &Request, problem: &Problem) -> Answer {
     }
     match (problem, request.location().style()) {
         (Problem::Redis(_), Style::Json) if answer.status == 204 => Answer::json(200, &accepted(request)),
+        (Problem::Redis(_), Style::Json) if answer.status == 202 => Answer::json(202, &accepted(request)),
         (Problem::Told { .. }, Style::None | Style::Json) => answer,
         (_, style) => answer.styled(style),
     }
 }
 
-/// What a JSON answer says of a single event that was stored.
+/// What a JSON answer says of a single event that was accepted.
 fn accepted(request: &Request) -> String {
     let id = variables::id(request).ok().flatten().map(String::from_utf8_lossy).unwrap_or_default();
     format!(r#""accepted":1,"rejected":0,"ids":[{}],"errors":[]"#, serde_json::json!(id))

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
-    /// None only with 204.
+    /// None only with 204; that of a 202 may be empty, and has no media type then.
     pub body: Option<Body>,
 }
 
@@ -49,16 +49,23 @@ impl Answer {
         Answer { status: 204, headers: Vec::new(), body: None }
     }
 
+    /// 202: all is well, and will be done.
+    pub fn accepted() -> Answer {
+        Answer { status: 202, headers: Vec::new(), body: Some(Body { media_type: "", bytes: Cow::Borrowed(&[]) }) }
+    }
+
     /// A JSON object of these members.
     pub fn json(status: u16, members: &str) -> Answer {
         let bytes = format!("{{{members}}}").into_bytes().into();
         Answer { status, headers: Vec::new(), body: Some(Body { media_type: "application/json", bytes }) }
     }
 
-    /// The same answer in that style; a 200 is one where all is well.
+    /// The same answer in that style; a 200 or 202 is one where all is well.
     pub fn styled(mut self, style: Style) -> Answer {
-        if style == Style::None && self.status == 200 {
-            return Answer::no_content();
+        match self.status {
+            200 if style == Style::None => return Answer::no_content(),
+            202 if style == Style::None => return Answer::accepted(),
+            _ => {}
         }
         if style == Style::Pixel {
             if self.status == 204 {
@@ -106,7 +113,7 @@ mod tests {
     fn headers_go_with_their_status() {
         assert_eq!(Problem::MethodNotAllowed { allow: "POST, PUT" }.answer().headers, [("Allow", "POST, PUT".into())]);
         assert_eq!(Problem::Away { retry: 7 }.answer().headers, [("Retry-After", "7".into())]);
-        assert_eq!(Problem::BacklogFull.answer().headers, [("Retry-After", "1".into())]);
+        assert_eq!(Problem::BacklogFull { retry: 1 }.answer().headers, [("Retry-After", "1".into())]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The window of a connection: takes in commands with those who wait for their replies, hands out bytes to send, and
-//! owns both until a reply acknowledges them, in order. It does no I/O and knows no time.
+//! owns both until replies acknowledge them, in order. It does no I/O and knows no time.
 //!
 //! ```text
 //!   acknowledged          sent                 end
@@ -8,12 +8,12 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 /// Capacity above which an empty window gives its memory back, in bytes.
 const KEEP: usize = 256 * 1024;
 
-/// Commands on their way to Redis, each a sequence of bytes that one reply answers, and whoever (`W`) waits for it.
+/// Commands on their way to Redis, each a sequence of bytes that one reply answers, or several (a transaction), and
+/// whoever (`W`) waits for them.
 pub struct Window<W> {
     /// The entries' bytes, one after another; those before `start` belong to entries that are gone.
     bytes: Vec<u8>,
@@ -29,7 +29,19 @@ pub struct Window<W> {
 
 struct Entry<W> {
     length: usize,
+    replies: u32,
     waiter: W,
+}
+
+/// A command as it lies in the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command<'a, W> {
+    pub bytes: &'a [u8],
+    /// How many replies Redis gives to it.
+    pub replies: u32,
+    pub waiter: W,
+    /// Whether all of it has been sent. What was sent in part did not run.
+    pub sent: bool,
 }
 
 /// Who waits for the reply to a command, where the entries are those of requests.
@@ -48,10 +60,10 @@ impl<W: Copy> Default for Window<W> {
 }
 
 impl<W: Copy> Window<W> {
-    /// Appends a command.
-    pub fn push(&mut self, command: &[u8], waiter: W) {
+    /// Appends a command to which Redis gives so many replies.
+    pub fn push(&mut self, command: &[u8], replies: u32, waiter: W) {
         self.bytes.extend_from_slice(command);
-        self.entries.push_back(Entry { length: command.len(), waiter });
+        self.entries.push_back(Entry { length: command.len(), replies, waiter });
     }
 
     /// The bytes to send next.
@@ -72,49 +84,72 @@ impl<W: Copy> Window<W> {
         }
     }
 
-    /// A reply has come: gives whose it is, and forgets the command. None when no command in flight expects one.
-    pub fn acknowledge(&mut self) -> Option<W> {
-        if self.in_flight == 0 { None } else { self.give_up() }
+    /// The oldest command, whose reply comes next; None when no command in flight expects one.
+    pub fn oldest(&self) -> Option<Command<'_, W>> {
+        let entry = self.entries.front().filter(|_| self.in_flight > 0)?;
+        let bytes = self.bytes.get(self.start..self.start + entry.length).unwrap_or_default();
+        Some(Command { bytes, replies: entry.replies, waiter: entry.waiter, sent: true })
     }
 
-    /// Forgets the oldest command, sent or not; gives whose it is.
-    pub fn give_up(&mut self) -> Option<W> {
-        let entry = self.entries.pop_front()?;
-        if self.in_flight > 0 {
-            self.in_flight -= 1;
-            self.in_flight_bytes -= entry.length;
+    /// All replies to the oldest command have come: forgets it.
+    pub fn acknowledge(&mut self) {
+        if self.in_flight == 0 {
+            return;
         }
-        self.sent = self.sent.saturating_sub(entry.length);
+        let Some(entry) = self.entries.pop_front() else { return };
+        self.in_flight -= 1;
+        self.in_flight_bytes -= entry.length;
+        self.sent -= entry.length;
         self.start += entry.length;
         self.reclaim();
-        Some(entry.waiter)
     }
 
-    /// The connection is gone: what was partly sent did not run and counts as unsent again. What is in flight is the
-    /// caller's to [`Window::acknowledge`] as unknown.
-    pub fn rewind(&mut self) {
-        self.sent = self.in_flight_bytes;
+    /// The connection is gone: shows each command, the oldest first. Those that `keep` says are to be sent, all of them
+    /// again, and the others are forgotten.
+    pub fn sift(&mut self, keep: impl FnMut(Command<W>) -> bool) {
+        self.retain(0, keep);
+        self.sent = 0;
+        self.in_flight = 0;
+        self.in_flight_bytes = 0;
     }
 
-    /// Takes entries out that have not been sent at all, by their index; gives how many they were. Those of the range
-    /// that were sent, or partly, stay.
-    pub fn remove_unsent(&mut self, range: Range<usize>) -> usize {
-        let range = range.start.max(self.touched())..range.end.min(self.entries.len());
-        if range.is_empty() {
-            return 0;
-        }
-        let before: usize = self.entries.range(..range.start).map(|entry| entry.length).sum();
-        let length: usize = self.entries.range(range.clone()).map(|entry| entry.length).sum();
-        let from = self.start + before;
-        self.bytes.drain(from..from + length);
-        self.entries.drain(range.clone());
+    /// Shows each command of which nothing has been sent, and forgets those that `keep` does not want.
+    pub fn sift_unsent(&mut self, keep: impl FnMut(Command<W>) -> bool) {
+        self.retain(self.touched(), keep);
+    }
+
+    /// Shows the commands from the one at `index` on, and forgets those that are not kept. In the order of their ages, and
+    /// with one move of the bytes behind the first that goes.
+    fn retain(&mut self, index: usize, mut keep: impl FnMut(Command<W>) -> bool) {
+        let mut at = self.start + self.entries.range(..index).map(|entry| entry.length).sum::<usize>();
+        let (mut end, mut number) = (at, 0);
+        let Window { bytes, entries, in_flight, .. } = self;
+        entries.retain(|entry| {
+            number += 1;
+            if number <= index {
+                return true;
+            }
+            let from = at;
+            at += entry.length;
+            let Entry { replies, waiter, .. } = *entry;
+            let sent = number <= *in_flight;
+            let kept = keep(Command { bytes: bytes.get(from..at).unwrap_or_default(), replies, waiter, sent });
+            if kept {
+                if end < from {
+                    bytes.copy_within(from..at, end);
+                }
+                end += entry.length;
+            }
+            kept
+        });
+        self.bytes.truncate(end);
         self.reclaim();
-        range.len()
     }
 
-    /// Who waits for the entry at `index`, counted from the oldest.
-    pub fn waiter(&self, index: usize) -> Option<W> {
-        self.entries.get(index).map(|entry| entry.waiter)
+    /// Who waits for each command, the oldest first, and whether anything of it has been sent.
+    pub fn waiters(&self) -> impl Iterator<Item = (W, bool)> {
+        let touched = self.touched();
+        self.entries.iter().zip(0..).map(move |(entry, index)| (entry.waiter, index < touched))
     }
 
     /// How many entries have been sent whole and wait for their replies.
@@ -134,6 +169,12 @@ impl<W: Copy> Window<W> {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The connection is gone: what was partly sent did not run and counts as unsent again. What is in flight stays so
+    /// until [`Window::sift`].
+    pub fn rewind(&mut self) {
+        self.sent = self.in_flight_bytes;
     }
 
     /// Makes room of what was acknowledged. Bytes are moved only once half of the vector is free: each at most once for
@@ -158,50 +199,63 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn acknowledge(window: &mut Window<usize>) -> Option<usize> {
+        let waiter = window.oldest().map(|command| command.waiter);
+        window.acknowledge();
+        waiter
+    }
+
     #[test]
     fn entries_are_acknowledged_in_order_once_sent_whole() {
         let mut window = Window::default();
-        window.push(b"aaa", 1);
-        window.push(b"bb", 2);
-        assert_eq!(window.acknowledge(), None, "nothing has been sent");
+        window.push(b"aaa", 1, 1);
+        window.push(b"bb", 3, 2);
+        assert_eq!(acknowledge(&mut window), None, "nothing has been sent");
         window.mark_sent(4);
         assert_eq!((window.in_flight(), window.unsent()), (1, &b"b"[..]));
-        assert_eq!(window.acknowledge(), Some(1));
-        assert_eq!(window.acknowledge(), None, "the second is sent only in part");
+        assert_eq!(acknowledge(&mut window), Some(1));
+        assert_eq!(acknowledge(&mut window), None, "the second is sent only in part");
         window.mark_sent(1);
-        assert_eq!(window.acknowledge(), Some(2));
+        assert_eq!(window.oldest(), Some(Command { bytes: b"bb", replies: 3, waiter: 2, sent: true }));
+        assert_eq!(acknowledge(&mut window), Some(2));
         assert!(window.is_empty());
         assert_eq!(window.len(), 0);
     }
 
     #[test]
-    fn what_was_partly_sent_is_sent_again_from_its_beginning() {
+    fn what_is_kept_is_sent_again_from_its_beginning() {
         let mut window = Window::default();
-        window.push(b"aaa", 1);
-        window.push(b"bbbb", 2);
-        window.mark_sent(5);
+        for (command, waiter) in [(b"aaa", 1), (b"bbb", 2), (b"ccc", 3), (b"ddd", 4)] {
+            window.push(command, 1, waiter);
+        }
+        window.mark_sent(7);
         window.rewind();
-        assert_eq!((window.in_flight(), window.unsent()), (1, &b"bbbb"[..]));
-        assert_eq!(window.acknowledge(), Some(1));
-        assert_eq!(window.unsent(), b"bbbb");
+        let mut seen = Vec::new();
+        window.sift(|command| {
+            seen.push((command.bytes.to_vec(), command.waiter, command.sent));
+            command.waiter % 2 == 0
+        });
+        let expected = [(b"aaa", 1, true), (b"bbb", 2, true), (b"ccc", 3, false), (b"ddd", 4, false)];
+        assert_eq!(seen, expected.map(|(bytes, waiter, sent)| (bytes.to_vec(), waiter, sent)));
+        assert_eq!((window.in_flight(), window.unsent()), (0, &b"bbbddd"[..]));
     }
 
     #[test]
     fn only_what_was_not_sent_at_all_can_be_taken_out() {
         let mut window = Window::default();
         for (command, waiter) in [(b"aa", 1), (b"bb", 2), (b"cc", 3), (b"dd", 4)] {
-            window.push(command, waiter);
+            window.push(command, 1, waiter);
         }
         window.mark_sent(3);
-        assert_eq!(window.remove_unsent(0..3), 1, "one in flight, one partly sent");
-        assert_eq!((0..).map_while(|index| window.waiter(index)).collect::<Vec<_>>(), [1, 2, 4]);
+        window.sift_unsent(|command| command.waiter == 4);
+        assert_eq!(window.waiters().collect::<Vec<_>>(), [(1, true), (2, true), (4, false)]);
         assert_eq!(window.unsent(), b"bdd");
     }
 
     #[test]
     fn an_emptied_window_gives_a_large_buffer_back() {
         let mut window = Window::default();
-        window.push(&vec![b'x'; 4 * KEEP], 1);
+        window.push(&vec![b'x'; 4 * KEEP], 1, 1);
         window.mark_sent(4 * KEEP);
         window.acknowledge();
         assert!(window.bytes.capacity() <= KEEP);
@@ -212,17 +266,17 @@ mod tests {
         Push(Vec<u8>),
         Send(usize),
         Reply,
-        Reconnect,
-        Remove(usize, usize),
+        Lose(usize),
+        Remove(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => prop::collection::vec(any::<u8>(), 1..3000).prop_map(Step::Push),
+            6 => prop::collection::vec(any::<u8>(), 1..3000).prop_map(Step::Push),
             4 => (0..5000usize).prop_map(Step::Send),
             3 => Just(Step::Reply),
-            1 => Just(Step::Reconnect),
-            1 => (0..8usize, 0..4usize).prop_map(|(at, count)| Step::Remove(at, count)),
+            1 => (1..5usize).prop_map(Step::Lose),
+            1 => (1..5usize).prop_map(Step::Remove),
         ]
     }
 
@@ -235,7 +289,7 @@ mod tests {
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Push(bytes) => {
-                        window.push(&bytes, number);
+                        window.push(&bytes, 1, number);
                         model.push_back((bytes, number, 0));
                     }
                     Step::Send(count) => {
@@ -250,33 +304,31 @@ mod tests {
                     Step::Reply => {
                         let whole = model.front().is_some_and(|(bytes, _, sent)| *sent == bytes.len());
                         let expected = if whole { model.pop_front() } else { None };
-                        prop_assert_eq!(window.acknowledge(), expected.map(|(_, waiter, _)| waiter));
+                        prop_assert_eq!(acknowledge(&mut window), expected.map(|(_, waiter, _)| waiter));
                     }
-                    Step::Reconnect => {
+                    Step::Lose(nth) => {
                         window.rewind();
-                        for (bytes, _, sent) in &mut model {
-                            if *sent < bytes.len() {
-                                *sent = 0;
-                            }
-                        }
+                        window.sift(|command| command.waiter % nth != 0 || !command.sent);
+                        model.retain(|(bytes, waiter, sent)| waiter % nth != 0 || *sent < bytes.len());
+                        model.iter_mut().for_each(|(_, _, sent)| *sent = 0);
                     }
-                    Step::Remove(at, count) => {
-                        let range = at..at + count;
-                        let mut index = 0;
-                        let before = model.len();
-                        model.retain(|(_, _, sent)| {
-                            let keep = !range.contains(&index) || *sent > 0;
-                            index += 1;
-                            keep
+                    Step::Remove(nth) => {
+                        window.sift_unsent(|command| {
+                            assert!(!command.sent);
+                            command.waiter % nth != 0
                         });
-                        prop_assert_eq!(window.remove_unsent(range), before - model.len());
+                        model.retain(|(_, waiter, sent)| *sent > 0 || waiter % nth != 0);
                     }
                 }
                 let unsent: Vec<u8> = model.iter().flat_map(|(bytes, _, sent)| bytes[*sent..].to_vec()).collect();
                 prop_assert_eq!(window.unsent(), &unsent[..]);
                 prop_assert_eq!(window.len(), model.iter().map(|(bytes, ..)| bytes.len()).sum::<usize>());
                 prop_assert_eq!(window.in_flight(), model.iter().filter(|(bytes, _, sent)| *sent == bytes.len()).count());
-                prop_assert!((0..).map_while(|index| window.waiter(index)).eq(model.iter().map(|(_, waiter, _)| *waiter)));
+                let touched = model.iter().map(|(_, waiter, sent)| (*waiter, *sent > 0));
+                prop_assert!(window.waiters().eq(touched));
+                if let Some(oldest) = window.oldest() {
+                    prop_assert_eq!(oldest.bytes, &model[0].0[..]);
+                }
             }
         }
     }

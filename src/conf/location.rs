@@ -11,6 +11,7 @@ use super::redis::{self, Redis};
 use crate::batch::Mode;
 use crate::command::{KeyLimit, OnViolation, Template, Trust};
 use crate::event::{DuplicateNames, Limits};
+use crate::hold::{Ack, Terms};
 use crate::ngx::{Complex, Conf, Position, parse_size};
 use crate::response::Style;
 
@@ -26,6 +27,9 @@ pub struct Location {
     /// For events that are rejected.
     pub reject_commands: Templates,
     reject_status: Option<RejectStatus>,
+    ack: Option<Ack>,
+    ambiguous: Option<bool>,
+    transaction: Option<bool>,
     /// Variables that are made of the event; those of outer levels that are not defined anew come after the own ones.
     pub definitions: Definitions,
     event_id: Option<Rc<Complex>>,
@@ -92,6 +96,16 @@ impl Location {
     /// What a client is told of a rejected event instead of the error's own status.
     pub fn reject_status(&self) -> Option<u16> {
         self.reject_status.as_ref().map(|status| status.code)
+    }
+
+    /// What is promised of the events.
+    pub fn terms(&self) -> Terms {
+        Terms { ack: self.ack.unwrap_or(Ack::Stored), ambiguous: self.ambiguous.unwrap_or(false) }
+    }
+
+    /// Whether the commands of an event are one transaction.
+    pub fn transaction(&self) -> bool {
+        self.transaction.unwrap_or(false)
     }
 
     /// What the variable at this place in [`Main::defined`] is made of here.
@@ -184,6 +198,9 @@ impl Location {
         self.commands = self.commands.take().or_else(|| outer.commands.clone());
         self.reject_commands = self.reject_commands.take().or_else(|| outer.reject_commands.clone());
         self.reject_status = self.reject_status.take().or_else(|| outer.reject_status.clone());
+        self.ack = self.ack.or(outer.ack);
+        self.ambiguous = self.ambiguous.or(outer.ambiguous);
+        self.transaction = self.transaction.or(outer.transaction);
         for (index, definition) in &outer.definitions {
             if self.definition(*index).is_none() {
                 self.definitions.push((*index, definition.clone()));
@@ -301,6 +318,21 @@ pub fn reject_status(conf: &mut Conf, _: &mut Main, location: &mut Location) -> 
     let code = code.filter(|code| matches!(code, 200..300 | 400..600));
     let status = code.map(|code| RejectStatus { code, position: conf.position() });
     set(conf, &mut location.reject_status, status, "a status from 200 to 299 or from 400 to 599")
+}
+
+/// `meteorit_ack stored | queued`
+pub fn ack(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    choose(conf, &mut location.ack, &[("stored", Ack::Stored), ("queued", Ack::Queued)])
+}
+
+/// `meteorit_retry safe | ambiguous`
+pub fn retry(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    choose(conf, &mut location.ambiguous, &[("safe", false), ("ambiguous", true)])
+}
+
+/// `meteorit_transaction on | off`
+pub fn transaction(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    choose(conf, &mut location.transaction, &[("on", true), ("off", false)])
 }
 
 /// `meteorit_event_id VALUE`

@@ -33,6 +33,10 @@ pub struct Settings {
     pub stall_timeout: Msec,
     /// How much may wait or be unanswered, in bytes per worker.
     pub backlog: usize,
+    /// How many events may wait or be unanswered, per worker.
+    pub max_pending: u32,
+    /// How long a worker on its way out waits for Redis to take what was queued, in milliseconds.
+    pub drain: Msec,
 }
 
 /// The hand-shake: the commands that open a connection, encoded.
@@ -164,6 +168,8 @@ struct Draft {
     timeout: Option<Msec>,
     stall_timeout: Option<Msec>,
     backlog: Option<usize>,
+    max_pending: Option<u32>,
+    drain: Option<Msec>,
 }
 
 impl Draft {
@@ -171,8 +177,17 @@ impl Draft {
         let words = conf.words();
         let word = |index: usize| words.get(index).map_or(&b""[..], Vec::as_slice);
         let name = String::from_utf8_lossy(word(0)).into_owned();
-        let known =
-            ["server", "password_file", "connections", "connect_timeout", "timeout", "stall_timeout", "backlog"];
+        let known = [
+            "server",
+            "password_file",
+            "connections",
+            "connect_timeout",
+            "timeout",
+            "stall_timeout",
+            "backlog",
+            "max_pending",
+            "drain",
+        ];
         if !known.contains(&name.as_str()) {
             return Err(format!("unknown directive \"{name}\" in \"meteorit_redis\""));
         }
@@ -205,6 +220,13 @@ impl Draft {
             }
             "connect_timeout" => set(&mut self.connect_timeout, time(value, &name)?, &name),
             "timeout" => set(&mut self.timeout, time(value, &name)?, &name),
+            "drain" => set(&mut self.drain, time(value, &name)?, &name),
+            "max_pending" => {
+                let count = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                let count = count.filter(|count| (1..=10_000_000).contains(count));
+                let count = count.ok_or_else(|| invalid(value, &name, "a number from 1 to 10000000"))?;
+                set(&mut self.max_pending, count, &name)
+            }
             "stall_timeout" => set(&mut self.stall_timeout, time(value, &name)?, &name),
             _ => {
                 let size = parse_size(value).filter(|size| *size > 0);
@@ -235,6 +257,8 @@ impl Draft {
             timeout: self.timeout.unwrap_or(1000),
             stall_timeout: self.stall_timeout.unwrap_or(5000),
             backlog: self.backlog.unwrap_or(16 * 1024 * 1024),
+            max_pending: self.max_pending.unwrap_or(100_000),
+            drain: self.drain.unwrap_or(10_000),
         })
     }
 }

@@ -353,6 +353,8 @@ impl<'r> Request<'r> {
             let Some(buf) = buf.as_mut() else { return sys::ERROR };
             buf.last.copy_from_nonoverlapping(body.as_ptr(), body.len());
             buf.last = buf.last.add(body.len());
+            // A buffer without bytes may only say that it is the last one.
+            buf.set_temporary((!body.is_empty()).into());
             buf.set_last_buf((r == (*r).main).into());
             buf.set_last_in_chain(1);
             let mut chain = sys::ngx_chain_t { buf, next: ptr::null_mut() };

@@ -11,8 +11,9 @@ use super::{answer, finish, reject, told};
 use crate::batch::{Form, Mode, Piece, Split};
 use crate::command::Commands;
 use crate::conf::{Location, redis::Redis};
+use crate::hold::{Ack, Terms};
 use crate::ngx::{Msec, OutOfMemory, Pending, Posted, Request, Timer};
-use crate::pool::Work;
+use crate::pool::{Owner, Work};
 use crate::response::{Problem, Report};
 use crate::variables;
 
@@ -66,8 +67,12 @@ pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
             Ok(pending) => YARD.with(|yard| yard.wait(pending, batch)),
             Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
         },
+        Ok(Turn::Write) if location.terms().ack == Ack::Queued => {
+            let report = batch.queue(location.terms());
+            answer(request, &told_of(location, report))
+        }
         Ok(Turn::Write) => match request.suspend() {
-            Ok(pending) => batch.submit(pending),
+            Ok(pending) => batch.submit(pending, location.terms()),
             Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
         },
         Ok(Turn::Nothing) => answer(request, &told_of(location, Box::new(batch.report))),
@@ -90,7 +95,7 @@ impl Batch {
     fn work(&mut self, request: &Request) -> Result<Turn, Problem> {
         Ok(match self.step(request)? {
             false => Turn::Again,
-            true if self.admit()? => Turn::Write,
+            true if self.admit(request.location().terms())? => Turn::Write,
             true => Turn::Nothing,
         })
     }
@@ -158,18 +163,35 @@ impl Batch {
     }
 
     /// After the last event: whether there is something to write, and room for it.
-    fn admit(&mut self) -> Result<bool, Problem> {
+    fn admit(&mut self, terms: Terms) -> Result<bool, Problem> {
         if self.report.taken() == 0 || self.commands.is_empty() {
             return Ok(false);
         }
-        self.redis.pool().admit(self.commands.len())?;
+        self.redis.pool().admit(self.commands.len(), self.report.taken(), terms)?;
         Ok(true)
     }
 
+    /// Hands the admitted commands of a batch that waited to the pool.
+    fn write(self, pending: Pending) {
+        // The client may have gone, and nothing was written.
+        let Some(terms) = pending.with(|request| request.location().terms()) else { return };
+        if terms.ack == Ack::Stored {
+            return self.submit(pending, terms);
+        }
+        settled(pending, self.queue(terms), None);
+    }
+
     /// Hands the admitted commands to the pool.
-    fn submit(self, pending: Pending) {
-        let work = Work::Batch(Box::new(self.report));
-        self.redis.pool().submit(pending, work, &self.commands, &self.counts);
+    fn submit(self, pending: Pending, terms: Terms) {
+        let owner = Owner::Client(pending, Work::Batch(Box::new(self.report)));
+        self.redis.pool().submit(owner, terms, &self.commands, &self.counts);
+    }
+
+    /// Hands the admitted commands to the pool, to be held until Redis takes them.
+    fn queue(mut self, terms: Terms) -> Box<Report> {
+        self.redis.pool().submit(Owner::Queue, terms, &self.commands, &self.counts);
+        self.report.queue();
+        Box::new(self.report)
     }
 }
 
@@ -185,6 +207,7 @@ fn told_of(location: &Location, report: Box<Report>) -> Problem {
 pub fn settled(pending: Pending, mut report: Box<Report>, redis_time: Option<Msec>) {
     let mut commands = Commands::new();
     let mut counts = Vec::new();
+    let Some(terms) = pending.with(|request| request.location().terms()) else { return };
     let set_aside = |request: &Request| -> Result<(), Problem> {
         let location = request.location();
         if location.reject_commands().is_empty() {
@@ -210,8 +233,11 @@ pub fn settled(pending: Pending, mut report: Box<Report>, redis_time: Option<Mse
         Some(Ok(())) => {
             let redis = pending.with(|request| request.location().redis().cloned()).flatten();
             match redis.filter(|_| !commands.is_empty()) {
-                Some(redis) => match redis.pool().admit(commands.len()) {
-                    Ok(()) => return redis.pool().submit(pending, Work::Batch(report), &commands, &counts),
+                Some(redis) => match redis.pool().admit(commands.len(), counts.len() as u32, terms) {
+                    Ok(()) => {
+                        let owner = Owner::Client(pending, Work::Batch(report));
+                        return redis.pool().submit(owner, terms, &commands, &counts);
+                    }
                     Err(problem) => {
                         report.fail(&problem.words().detail);
                         Problem::Batch(report)
@@ -260,7 +286,7 @@ impl Yard {
                 // The client has gone, and nothing was written.
                 None => {}
                 Some(Ok(Turn::Again)) => self.wait(pending, batch),
-                Some(Ok(Turn::Write)) => batch.submit(pending),
+                Some(Ok(Turn::Write)) => batch.write(pending),
                 Some(Ok(Turn::Nothing)) => settled(pending, Box::new(batch.report), None),
                 Some(Err(problem)) => finish(pending, problem, None),
             }

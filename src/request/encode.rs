@@ -20,7 +20,12 @@ pub fn encode<'r>(
     #[cfg(feature = "schema")]
     validate(request, location)?;
     let text = enrich(request, location, text)?;
-    append(request, location.commands(), &location.key_limit(), text, commands)
+    let before = commands.count();
+    append(request, location.commands(), &location.key_limit(), text, commands)?;
+    if location.transaction() {
+        commands.wrap(before);
+    }
+    Ok((commands.count() - before) as u32)
 }
 
 /// How much of a rejected event, in bytes, its commands are given.
@@ -38,16 +43,19 @@ pub fn encode_rejected<'r>(
     current::set_rejected(request, text);
     let error = request.keep(problem.to_json().as_bytes()).map_err(|OutOfMemory| Problem::NoResources)?;
     request.set_error(error);
-    append(request, location.reject_commands(), &location.reject_key_limit(), text, commands)
+    let before = commands.count();
+    append(request, location.reject_commands(), &location.reject_key_limit(), text, commands)?;
+    Ok((commands.count() - before) as u32)
 }
 
+/// Appends what the templates make of an event; on an error nothing.
 fn append(
     request: &Request,
     templates: &[Template<Complex>],
     limit: &KeyLimit,
     text: &[u8],
     commands: &mut Commands,
-) -> Result<u32, Problem> {
+) -> Result<(), Problem> {
     let before = commands.count();
     for template in templates {
         if let Err(fault) = template.encode(text, &Evaluate(request), limit, commands) {
@@ -58,7 +66,7 @@ fn append(
             });
         }
     }
-    Ok((commands.count() - before) as u32)
+    Ok(())
 }
 
 /// Holds what the client sent against the location's schema.

@@ -10,6 +10,8 @@ pub struct Outcome {
     refused: u32,
     unavailable: u32,
     unknown: u32,
+    /// Commands that are held here until Redis takes them.
+    queued: u32,
     /// Of the verdict that decides; the first one of its kind.
     reason: Option<Box<str>>,
     retry_after: u32,
@@ -20,6 +22,8 @@ pub struct Outcome {
 pub enum Fate {
     /// Every command succeeded (204).
     Stored,
+    /// Held here until Redis takes it (202).
+    Queued,
     /// The event is at fault (4xx).
     Rejected,
     /// Redis refused for good (502).
@@ -31,9 +35,27 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// Whether the client need not send it again.
+    pub fn is_accepted(self) -> bool {
+        matches!(self, Fate::Stored | Fate::Queued)
+    }
+
+    /// The status that says so.
+    pub fn status(self) -> u16 {
+        match self {
+            Fate::Stored => 204,
+            Fate::Queued => 202,
+            Fate::Rejected => 422,
+            Fate::Refused => 502,
+            Fate::Unavailable => 503,
+            Fate::Timeout => 504,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Fate::Stored => "stored",
+            Fate::Queued => "queued",
             Fate::Rejected => "rejected",
             Fate::Refused => "refused",
             Fate::Unavailable => "unavailable",
@@ -43,6 +65,11 @@ impl Fate {
 }
 
 impl Outcome {
+    /// Of a command that is held here until Redis takes it.
+    pub fn queued() -> Outcome {
+        Outcome { queued: 1, ..Outcome::default() }
+    }
+
     /// Counts one command's verdict; `reason` is asked for only when it decides the outcome.
     pub fn add(&mut self, verdict: Verdict, reason: impl FnOnce() -> String) {
         let before = self.fate();
@@ -76,6 +103,7 @@ impl Outcome {
             Outcome { unavailable: 1.., .. } => Fate::Unavailable,
             Outcome { refused: 1.., .. } => Fate::Refused,
             Outcome { rejected: 1.., .. } => Fate::Rejected,
+            Outcome { queued: 1.., .. } => Fate::Queued,
             _ => Fate::Stored,
         }
     }

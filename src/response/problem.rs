@@ -40,8 +40,10 @@ pub enum Problem {
     Key(KeyFault),
     /// What `meteorit_field ... json` would add under this name is not JSON.
     Field(String),
-    /// As much as `backlog` allows waits for Redis already.
-    BacklogFull,
+    /// As much as `backlog` or `max_pending` allows waits for Redis already; it may be less `retry` seconds from now.
+    BacklogFull {
+        retry: u32,
+    },
     /// Redis is away; the next attempt to connect is `retry` seconds from now.
     Away {
         retry: u32,
@@ -89,7 +91,7 @@ impl Problem {
         match self {
             Problem::Redis(outcome) => outcome.fate(),
             Problem::Batch(report) => report.fate(),
-            Problem::BacklogFull | Problem::Away { .. } | Problem::NotSetAside { .. } | Problem::NoResources => {
+            Problem::BacklogFull { .. } | Problem::Away { .. } | Problem::NotSetAside { .. } | Problem::NoResources => {
                 Fate::Unavailable
             }
             Problem::Told { problem, .. } => problem.fate(),
@@ -156,6 +158,7 @@ impl Problem {
                 return Answer::json(status, &members);
             }
             Problem::Told { problem, .. } => return problem.answer_as(status),
+            Problem::Redis(_) if status == 202 => return Answer::accepted(),
             Problem::Batch(report) if status < 300 => return Answer::json(status, &report.members()),
             _ => {}
         }
@@ -181,7 +184,7 @@ impl Problem {
         let headers = match (self, status) {
             (Problem::MethodNotAllowed { allow }, _) => vec![("Allow", (*allow).into())],
             (Problem::Coding(_), _) => vec![("Accept-Encoding", Coding::ACCEPTED.into())],
-            (Problem::Away { retry } | Problem::NotSetAside { retry, .. }, _) => {
+            (Problem::Away { retry } | Problem::BacklogFull { retry } | Problem::NotSetAside { retry, .. }, _) => {
                 vec![("Retry-After", retry.to_string().into())]
             }
             (Problem::Redis(outcome), 503) => vec![("Retry-After", outcome.retry_after().to_string().into())],
@@ -248,7 +251,7 @@ impl Problem {
             Problem::Field(name) => {
                 (422, "invalid-field", "Invalid field", format!("the value of the member \"{name}\" is not JSON"))
             }
-            Problem::BacklogFull => (
+            Problem::BacklogFull { .. } => (
                 503,
                 "unavailable",
                 "Temporarily unavailable",
@@ -269,7 +272,9 @@ impl Problem {
             Problem::Told { status, problem } => return Words { status: *status, ..problem.words() },
             Problem::Redis(outcome) => {
                 let (status, kind, title) = match outcome.fate() {
-                    Fate::Stored => return Words { status: 204, kind: "", title: "", detail: String::new() },
+                    fate @ (Fate::Stored | Fate::Queued) => {
+                        return Words { status: fate.status(), kind: "", title: "", detail: String::new() };
+                    }
                     Fate::Rejected => (422, "rejected-by-redis", "Event rejected by Redis"),
                     Fate::Refused => (502, "refused-by-redis", "Refused by Redis"),
                     Fate::Unavailable => (503, "unavailable", "Temporarily unavailable"),

@@ -152,32 +152,44 @@ impl Report {
         self.taken.iter().filter(|taken| taken.fate() == fate).count()
     }
 
+    fn accepted(&self) -> impl Iterator<Item = &Taken> {
+        self.taken.iter().filter(|taken| taken.fate().is_accepted())
+    }
+
     /// What is true of the batch as a whole: unknown as soon as any event is, or when only a part of what Redis may still
-    /// take was stored; stored when any was and the others are at fault themselves.
+    /// take was accepted; accepted when any was and the others are at fault themselves.
     pub fn fate(&self) -> Fate {
-        let stored = self.count(Fate::Stored);
-        match (self.count(Fate::Timeout), self.count(Fate::Unavailable)) {
-            (1.., _) => Fate::Timeout,
-            (0, 1..) if stored > 0 => Fate::Timeout,
-            (0, 1..) => Fate::Unavailable,
-            _ if stored > 0 => Fate::Stored,
+        let accepted = self.accepted().map(Taken::fate).max();
+        match (self.count(Fate::Timeout), self.count(Fate::Unavailable), accepted) {
+            (1.., _, _) | (0, 1.., Some(_)) => Fate::Timeout,
+            (0, 1.., None) => Fate::Unavailable,
+            (_, _, Some(fate)) => fate,
             _ if self.count(Fate::Refused) > 0 => Fate::Refused,
             _ => Fate::Rejected,
         }
     }
 
-    /// The status: 200 when every event was stored, 207 when some were and the others are at fault, else that of the fate.
+    /// The status: 200 when every event was stored, 202 when every one was accepted, 207 when some were and the others are at
+    /// fault, else that of the fate.
     pub fn status(&self) -> u16 {
         match self.fate() {
-            Fate::Stored if self.refused == 0 && self.count(Fate::Stored) == self.taken.len() => 200,
-            Fate::Stored => 207,
+            fate if fate.is_accepted() => {
+                let all = self.refused == 0 && self.accepted().count() == self.taken.len();
+                match (all, fate) {
+                    (true, Fate::Stored) => 200,
+                    (true, fate) => fate.status(),
+                    (false, _) => 207,
+                }
+            }
             // 400 only if each event at fault is no JSON: a mixture has valid JSON that breaks rules.
             Fate::Rejected if self.no_json > 0 && self.no_json == self.refused + self.taken() => 400,
-            Fate::Rejected => 422,
-            Fate::Refused => 502,
-            Fate::Unavailable => 503,
-            Fate::Timeout => 504,
+            fate => fate.status(),
         }
+    }
+
+    /// Every event that was taken is held here until Redis takes it.
+    pub fn queue(&mut self) {
+        self.taken.iter_mut().for_each(|taken| taken.outcome = Outcome::queued());
     }
 
     /// In seconds, for a 503.
@@ -194,12 +206,13 @@ impl Report {
 
     /// In one sentence.
     pub fn detail(&self) -> String {
-        let stored = self.count(Fate::Stored);
+        let stored = self.accepted().count();
         let total = self.total;
-        let worst = self.taken.iter().max_by_key(|taken| taken.fate());
-        match worst
-            .filter(|taken| taken.fate() > Fate::Rejected || taken.error.is_none() && taken.fate() != Fate::Stored)
-        {
+        let is_told = |taken: &&Taken| match &taken.error {
+            Some(_) => taken.fate() > Fate::Refused,
+            None => !taken.fate().is_accepted(),
+        };
+        match self.taken.iter().max_by_key(|taken| taken.fate()).filter(is_told) {
             Some(taken) => format!("{stored} of {total} events were stored; {}", taken.error().detail),
             None => format!("{stored} of {total} events were stored"),
         }
@@ -209,20 +222,19 @@ impl Report {
     /// the status does not tell, the indexes that are `stored`.
     pub fn members(&self) -> String {
         let mut text = String::new();
-        let stored = || self.taken.iter().filter(|taken| taken.fate() == Fate::Stored);
-        let failed = self.taken.iter().filter(|taken| taken.fate() != Fate::Stored);
+        let failed = self.taken.iter().filter(|taken| !taken.fate().is_accepted());
         let failed: Vec<Error> = failed.map(Taken::error).collect();
         let rejected = self.refused as usize + failed.iter().filter(|error| error.status < 503).count();
         let mut errors: Vec<&Error> = self.errors.iter().chain(&failed).collect();
         errors.sort_by_key(|error| error.index);
         errors.truncate(LISTED);
-        let ids: Vec<&str> = stored().map(|taken| &*taken.id).collect();
+        let ids: Vec<&str> = self.accepted().map(|taken| &*taken.id).collect();
         let errors: Vec<_> = errors.into_iter().map(Error::json).collect();
         // Writing to a String cannot fail.
         let _ = write!(text, r#""accepted":{},"rejected":{rejected},"ids":{}"#, ids.len(), json!(ids));
         let _ = write!(text, r#","errors":[{}]"#, errors.join(","));
         if self.status() >= 500 {
-            let indexes: Vec<u32> = stored().map(|taken| taken.index).collect();
+            let indexes: Vec<u32> = self.accepted().map(|taken| taken.index).collect();
             let _ = write!(text, r#","stored":{}"#, json!(indexes));
         }
         text
@@ -234,20 +246,14 @@ impl Taken {
     fn fate(&self) -> Fate {
         match (&self.error, self.outcome.fate()) {
             (None, fate) => fate,
-            (Some(Error { status: 502, .. }), Fate::Stored) => Fate::Refused,
-            (Some(_), Fate::Stored) => Fate::Rejected,
+            (Some(Error { status: 502, .. }), fate) if fate.is_accepted() => Fate::Refused,
+            (Some(_), fate) if fate.is_accepted() => Fate::Rejected,
             (Some(_), _) => Fate::Unavailable,
         }
     }
 
     fn error(&self) -> Error {
-        let status = match self.fate() {
-            Fate::Stored => 204,
-            Fate::Rejected => 422,
-            Fate::Refused => 502,
-            Fate::Unavailable => 503,
-            Fate::Timeout => 504,
-        };
+        let status = self.fate().status();
         let detail = match &self.error {
             Some(error) if status < 503 => return error.clone(),
             Some(error) => format!("{}; it could not be set aside: {}", error.detail, self.outcome.detail()),

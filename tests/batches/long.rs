@@ -10,7 +10,7 @@ const VERY_LONG: usize = 300_000;
 fn nginx_for(url: &str) -> Nginx {
     Nginx::builder()
         .http(&format!(
-            "client_max_body_size 16m; meteorit_redis queue {{ server {url}; backlog 64m; timeout 60s; stall_timeout 60s; }}"
+            "client_max_body_size 16m; meteorit_redis queue {{ server {url}; backlog 64m; max_pending 1000000; timeout 60s; stall_timeout 60s; }}"
         ))
         .server(
             "location /batch {

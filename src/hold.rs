@@ -1,0 +1,211 @@
+//! Hold: the events that were promised to a client and that Redis has not taken yet, in order, until it is back.
+//!
+//! Knows no nginx; time comes in as an argument.
+
+use std::collections::VecDeque;
+
+use crate::backoff::Backoff;
+use crate::command::Commands;
+
+/// When a client is told that all is well (`meteorit_ack`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// Once Redis has answered every command.
+    Stored,
+    /// At once; the event is held until Redis has taken it.
+    Queued,
+}
+
+/// What a location promises of its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    pub ack: Ack,
+    /// Whether a command is sent again of which nobody knows whether Redis did it (`meteorit_retry ambiguous`).
+    pub ambiguous: bool,
+}
+
+/// The commands of a request that Redis is still to take.
+#[derive(Debug)]
+pub struct Record {
+    pub commands: Commands,
+    /// Of how many events they are.
+    pub events: u32,
+}
+
+/// How many records are sent before the first of them is answered, once Redis has proved that it takes them.
+const IN_FLIGHT: usize = 128;
+
+/// Records that wait, and those on their way.
+#[derive(Default)]
+pub struct Hold {
+    /// Those that were sent and came back, before all others.
+    returned: VecDeque<Record>,
+    waiting: VecDeque<Record>,
+    /// Of those that wait.
+    bytes: usize,
+    events: usize,
+    /// How many records are on their way.
+    in_flight: usize,
+    backoff: Backoff,
+    /// Not before; in milliseconds on the worker's clock.
+    retry_at: u64,
+}
+
+impl Hold {
+    /// Takes in a record behind all others.
+    pub fn push(&mut self, record: Record) {
+        self.count(&record);
+        self.waiting.push_back(record);
+    }
+
+    /// Takes in a record that was sent and that Redis has not taken; `random` is any 32 random bits.
+    pub fn push_refused(&mut self, record: Record, now: u64, random: u32) {
+        self.fail(now, random);
+        self.push(record);
+    }
+
+    /// The next record to send, if one is due.
+    pub fn next(&mut self, now: u64) -> Option<Record> {
+        // After a failure one goes first, to see whether Redis takes it.
+        let limit = if self.backoff.is_failing() { 1 } else { IN_FLIGHT };
+        if self.in_flight >= limit || now < self.retry_at {
+            return None;
+        }
+        let record = self.returned.pop_front().or_else(|| self.waiting.pop_front())?;
+        self.bytes -= record.commands.len();
+        self.events -= record.events as usize;
+        self.in_flight += 1;
+        Some(record)
+    }
+
+    /// Redis has done all that a record on its way asked for, or never will.
+    pub fn done(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.backoff.reset();
+        self.retry_at = 0;
+    }
+
+    /// Redis has not taken this part of a record that was on its way; `random` as above.
+    pub fn give_back(&mut self, record: Record, now: u64, random: u32) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.fail(now, random);
+        self.count(&record);
+        self.returned.push_back(record);
+    }
+
+    /// Of many failures at a time one counts.
+    fn fail(&mut self, now: u64, random: u32) {
+        if now >= self.retry_at {
+            self.retry_at = now + self.backoff.fail(random);
+        }
+    }
+
+    /// Redis is back: what waits need not wait longer.
+    pub fn retry_now(&mut self) {
+        self.retry_at = 0;
+    }
+
+    /// When the next record is due, if one waits and none is on its way.
+    pub fn due_at(&self) -> Option<u64> {
+        (self.events > 0 && self.in_flight == 0).then_some(self.retry_at)
+    }
+
+    /// Whether a new event has to go behind others.
+    pub fn is_active(&self) -> bool {
+        self.in_flight > 0 || !self.returned.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// How many records are on their way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Of those that wait, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many events wait.
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Gives up what waits; how many events that are.
+    pub fn clear(&mut self) -> usize {
+        self.returned.clear();
+        self.waiting.clear();
+        self.bytes = 0;
+        std::mem::take(&mut self.events)
+    }
+
+    fn count(&mut self, record: &Record) {
+        self.bytes += record.commands.len();
+        self.events += record.events as usize;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str) -> Record {
+        let mut commands = Commands::new();
+        commands.push(name.as_bytes(), 1);
+        Record { commands, events: 1 }
+    }
+
+    fn name(record: &Record) -> String {
+        record.commands.iter().map(|command| String::from_utf8_lossy(command).into_owned()).collect()
+    }
+
+    fn hold(names: &[&str]) -> Hold {
+        let mut hold = Hold::default();
+        names.iter().for_each(|name| hold.push(record(name)));
+        hold
+    }
+
+    #[test]
+    fn what_came_back_goes_first_and_in_order() {
+        let mut hold = hold(&["a", "b", "c"]);
+        let sent = [hold.next(0).unwrap(), hold.next(0).unwrap()];
+        assert_eq!((hold.events(), hold.bytes(), hold.is_active()), (1, 1, true));
+        let later = sent.map(|record| hold.give_back(record, 0, 0)).len() as u64 * 1000;
+        hold.push(record("d"));
+        assert_eq!((hold.events(), hold.bytes()), (4, 4));
+        assert!(hold.next(0).is_none(), "not before its time");
+        let mut order = Vec::new();
+        while let Some(record) = hold.next(later) {
+            order.push(name(&record));
+            hold.done();
+        }
+        assert_eq!(order, ["a", "b", "c", "d"]);
+        assert!(!hold.is_active());
+    }
+
+    #[test]
+    fn after_a_failure_one_record_tries_for_all() {
+        let mut hold = hold(&["a", "b", "c"]);
+        let first = hold.next(0).unwrap();
+        hold.give_back(first, 0, 0);
+        let due = hold.due_at().unwrap();
+        assert!((450..550).contains(&due), "{due}");
+        assert!(hold.next(due - 1).is_none());
+        assert_eq!(name(&hold.next(due).unwrap()), "a");
+        assert!(hold.next(due).is_none(), "one is on its way");
+        assert_eq!(hold.due_at(), None);
+        hold.done();
+        assert_eq!([hold.next(due), hold.next(due)].map(|record| name(&record.unwrap())), ["b", "c"]);
+    }
+
+    #[test]
+    fn a_failure_of_many_counts_once() {
+        let mut hold = hold(&["a", "b", "c"]);
+        let sent = [hold.next(0), hold.next(0), hold.next(0)].map(Option::unwrap);
+        sent.into_iter().for_each(|record| hold.give_back(record, 0, 0));
+        assert!(hold.due_at().unwrap() < 600);
+        hold.retry_now();
+        assert_eq!(hold.due_at(), Some(0));
+        assert_eq!(hold.clear(), 3);
+        assert!(!hold.is_active());
+    }
+}
