@@ -337,8 +337,14 @@ impl<'r> Request<'r> {
             }
             (*r).headers_out.status = answer.status.into();
             let Some(body) = &answer.body else {
-                // Only a 204 comes without a body, and nginx knows that it has none.
-                return sys::ngx_http_send_header(r);
+                // Only a 204 comes without a body, and nginx knows that it has none. But where error_page has led here with
+                // a status of its own, that is sent in its place (ngx_http_send_header), and needs a length and an end.
+                (*r).headers_out.content_length_n = 0;
+                let status = sys::ngx_http_send_header(r);
+                if status == sys::ERROR || status > sys::OK || (*r).header_only() != 0 {
+                    return status;
+                }
+                return sys::ngx_http_send_special(r, sys::NGX_HTTP_LAST as sys::ngx_uint_t);
             };
             let (media_type, body) = (body.media_type, &*body.bytes);
             (*r).headers_out.content_length_n = body.len() as sys::off_t;
