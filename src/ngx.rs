@@ -6,6 +6,7 @@
 mod conf;
 mod event;
 mod exports;
+mod headers;
 mod log;
 mod peer;
 mod pending;

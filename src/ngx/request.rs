@@ -72,7 +72,7 @@ impl<'r> Request<'r> {
         Request { r, callback: PhantomData }
     }
 
-    fn raw(&self) -> *mut sys::ngx_http_request_t {
+    pub(super) fn raw(&self) -> *mut sys::ngx_http_request_t {
         self.r.as_ptr()
     }
 
@@ -104,33 +104,6 @@ impl<'r> Request<'r> {
     pub fn content_type(&self) -> Option<&'r [u8]> {
         // SAFETY: a live request; header values are in its pool or header buffer.
         unsafe { (*self.raw()).headers_in.content_type.as_ref().map(|header| header.value.bytes()) }
-    }
-
-    /// The values of a header, in lines as sent; `name` in lower case.
-    pub fn header(&self, name: &str) -> impl Iterator<Item = &'r [u8]> {
-        // SAFETY: a live request; its headers are a list of parts, each an array of elements.
-        let mut part = unsafe { &raw const (*self.raw()).headers_in.headers.part };
-        let mut index = 0;
-        let next = move || {
-            // SAFETY: as above.
-            unsafe {
-                let current = part.as_ref()?;
-                if index < current.nelts {
-                    index += 1;
-                    return Some(&*current.elts.cast::<sys::ngx_table_elt_t>().add(index - 1));
-                }
-                part = current.next;
-                index = 0;
-                let next = part.as_ref().filter(|part| part.nelts > 0)?;
-                index = 1;
-                Some(&*next.elts.cast::<sys::ngx_table_elt_t>())
-            }
-        };
-        // SAFETY: as above.
-        let named =
-            move |header: &&sys::ngx_table_elt_t| unsafe { header.key.bytes() }.eq_ignore_ascii_case(name.as_bytes());
-        // SAFETY: as above.
-        std::iter::from_fn(next).filter(named).map(|header| unsafe { header.value.bytes() })
     }
 
     /// The body's length as the client announced it, in bytes; None when it did not.
@@ -328,7 +301,8 @@ impl<'r> Request<'r> {
         unsafe {
             let r = self.raw();
             for (name, value) in &answer.headers {
-                if self.add_header(name, value).is_err() {
+                let value = self.keep(value.as_bytes());
+                if value.and_then(|value| self.add_header(name, value)).is_err() {
                     return HTTP_500;
                 }
             }
@@ -366,24 +340,6 @@ impl<'r> Request<'r> {
             let mut chain = sys::ngx_chain_t { buf, next: ptr::null_mut() };
             sys::ngx_http_output_filter(r, &raw mut chain)
         }
-    }
-
-    fn add_header(&self, name: &'static str, value: &str) -> Result<(), OutOfMemory> {
-        let copy = self.keep(value.as_bytes())?;
-        // SAFETY: a live request; an element of the list is as large as told. Zeroed first, for later versions of nginx
-        // have a `next` in it that they expect to be null.
-        unsafe {
-            let header = sys::ngx_list_push(&raw mut (*self.raw()).headers_out.headers);
-            let header = header.cast::<sys::ngx_table_elt_t>();
-            if header.is_null() {
-                return Err(OutOfMemory);
-            }
-            header.write_bytes(0, 1);
-            (*header).hash = 1;
-            (*header).key = sys::ngx_str_t::view(name.as_bytes());
-            (*header).value = sys::ngx_str_t::view(copy);
-        }
-        Ok(())
     }
 
     fn has_error_page(&self, status: u16) -> bool {
