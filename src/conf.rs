@@ -35,6 +35,8 @@ pub struct Main {
     pub redis: Vec<std::rc::Rc<redis::Redis>>,
     /// The variables that directives define.
     pub defined: Vec<Defined>,
+    /// Whether `meteorit_cors` stands anywhere.
+    pub has_cors: bool,
 }
 
 /// A variable that directives define, in one location or in several.
@@ -83,6 +85,7 @@ pub const DIRECTIVES: &[Directive] = &[
     #[cfg(feature = "schema")]
     setting(c"meteorit_schema_dry_run", CommandArgs::Flag, location::schema_dry_run),
     setting(c"meteorit_methods", CommandArgs::OneOrMore, location::methods),
+    setting(c"meteorit_cors", CommandArgs::OneOrMore, location::cors),
     setting(c"meteorit_batch", CommandArgs::OneOrTwo, location::batch),
     setting(c"meteorit_max_body_size", CommandArgs::One, location::max_body_size),
     setting(c"meteorit_response", CommandArgs::One, location::response),

@@ -56,6 +56,8 @@ pub mod backoff;
 
 pub mod conf;
 
+pub mod cors;
+
 #[cfg(feature = "nginx")]
 mod current;
 

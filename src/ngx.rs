@@ -6,6 +6,7 @@
 mod conf;
 mod event;
 mod exports;
+mod filter;
 mod headers;
 mod log;
 mod peer;

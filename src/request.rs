@@ -2,6 +2,7 @@
 //! the commands to the pool; from then on the request waits as a [`Pending`] that is answered exactly once.
 
 pub mod batch;
+pub mod cors;
 mod encode;
 mod intake;
 

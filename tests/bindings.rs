@@ -58,6 +58,8 @@ fn layouts() -> Vec<Layout> {
         ngx_log_s []
         ngx_http_conf_ctx_t []
         ngx_http_err_page_t []
+        ngx_http_complex_value_t []
+        ngx_http_core_main_conf_t []
         ngx_table_elt_t []
     }
 }

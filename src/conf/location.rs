@@ -10,6 +10,7 @@ use super::methods::Methods;
 use super::redis::{self, Redis};
 use crate::batch::Mode;
 use crate::command::{KeyLimit, OnViolation, Template, Trust};
+use crate::cors::Cors;
 use crate::event::{DuplicateNames, Limits};
 use crate::hold::{Ack, Terms};
 use crate::ngx::{Complex, Conf, Position, parse_size};
@@ -40,6 +41,10 @@ pub struct Location {
     #[cfg(feature = "schema")]
     schema_dry_run: Option<bool>,
     methods: Option<Methods>,
+    /// None inside is `off`.
+    cors: Option<Option<Rc<Cors>>>,
+    /// Where requests of this location are judged by it.
+    cors_in_force: Option<Rc<Cors>>,
     style: Option<Style>,
     /// None inside is `off`.
     batch: Option<Option<Mode>>,
@@ -142,6 +147,11 @@ impl Location {
         self.methods.unwrap_or_default()
     }
 
+    /// What browsers are told; None where nothing of it applies.
+    pub fn cors(&self) -> Option<&Cors> {
+        self.cors_in_force.as_deref()
+    }
+
     pub fn style(&self) -> Style {
         self.style.unwrap_or(Style::None)
     }
@@ -225,6 +235,7 @@ impl Location {
         self.max_event_size = self.max_event_size.or(outer.max_event_size);
 
         self.client_max_body_size = usize::try_from(conf.core().max_body()).unwrap_or(0);
+        self.merge_cors(conf, outer)?;
 
         // As proxy_pass: the block of an `if` or a limit_except goes on where its location goes, a location in a
         // location does not (ngx_http_proxy_merge_loc_conf).
@@ -280,6 +291,21 @@ impl Location {
             ));
         }
         Ok(())
+    }
+
+    /// What is inherited holds where events are taken: other locations of a server have not asked for it.
+    fn merge_cors(&mut self, conf: &mut Conf, outer: &Location) -> Result<(), String> {
+        let core = conf.core();
+        let stands_here = self.cors.is_some() && !core.name().is_empty();
+        let is_inside = core.is_nameless() && outer.cors_in_force.is_some();
+        self.cors = self.cors.take().or_else(|| outer.cors.clone());
+        if stands_here || is_inside || self.pass.is_some() {
+            self.cors_in_force = self.cors.clone().flatten();
+        }
+        match self.cors_in_force {
+            None => Ok(()),
+            Some(_) => conf.watch_error_pages(),
+        }
     }
 }
 
@@ -372,6 +398,15 @@ pub fn methods(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result
     let words = conf.words();
     let methods = Methods::parse(words.get(1..).unwrap_or_default())?;
     set(conf, &mut location.methods, Some(methods), "")
+}
+
+/// `meteorit_cors ORIGIN... | * [credentials] [strict]`, `meteorit_cors off`
+pub fn cors(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<(), String> {
+    let words = conf.words();
+    let cors = Cors::parse(words.get(1..).unwrap_or_default());
+    let cors = cors.map_err(|error| format!("{error} in \"meteorit_cors\" directive"))?;
+    main.has_cors |= cors.is_some();
+    set(conf, &mut location.cors, Some(cors.map(Rc::new)), "")
 }
 
 /// `meteorit_response none | json | pixel`

@@ -336,6 +336,11 @@ impl Core<'_> {
         self.0.handler = Some(exports::content_handler);
     }
 
+    /// What error_page says, an array of ngx_http_err_page_t; null where there is none.
+    pub(super) fn error_pages(&self) -> *mut sys::ngx_array_t {
+        self.0.error_pages
+    }
+
     /// client_body_buffer_size, in bytes.
     pub fn body_buffer(&self) -> usize {
         self.0.client_body_buffer_size

@@ -5,7 +5,7 @@ use std::ptr::{self, NonNull};
 
 use super::conf::{Conf, Directive};
 use super::request::{OutOfMemory, Request};
-use super::sys;
+use super::{filter, sys};
 use crate::{conf, module, request, variables};
 
 /// A static that nginx reads, and writes only while it is single-threaded.
@@ -60,7 +60,7 @@ static mut ngx_http_meteorit_module: sys::ngx_module_t = sys::ngx_module_t {
 
 static CONTEXT: ForNginx<sys::ngx_http_module_t> = ForNginx(sys::ngx_http_module_t {
     preconfiguration: Some(preconfiguration),
-    postconfiguration: None,
+    postconfiguration: Some(postconfiguration),
     create_main_conf: Some(create::<conf::Main>),
     init_main_conf: Some(init_main),
     create_srv_conf: None,
@@ -212,7 +212,25 @@ unsafe extern "C" fn preconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int_
             return sys::ERROR;
         }
     }
+    // SAFETY: this is the module's preconfiguration.
+    if unsafe { filter::add_variable(cf) }.is_err() {
+        return sys::ERROR;
+    }
     add(variables::MEMBER_PREFIX, flags | sys::NGX_HTTP_VAR_PREFIX as sys::ngx_uint_t, get_member, 0)
+}
+
+/// Everything has been read and merged.
+unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int_t {
+    // SAFETY: nginx gives the configuration of the http block; nobody holds a reference to this module's part.
+    unsafe {
+        let Some(cf) = NonNull::new(cf) else { return sys::ERROR };
+        let Some(main) = main_conf(cf) else { return sys::ERROR };
+        filter::install_filter();
+        match main.has_cors.then(|| filter::install_handler(cf)) {
+            None | Some(Ok(())) => sys::OK,
+            Some(Err(OutOfMemory)) => sys::ERROR,
+        }
+    }
 }
 
 unsafe extern "C" fn get_variable(

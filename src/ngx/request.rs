@@ -27,6 +27,7 @@ pub enum Method {
     Head,
     Post,
     Put,
+    Options,
     Other,
 }
 
@@ -62,6 +63,8 @@ pub(super) struct Context {
     /// Taken out while it is used.
     pub(super) saved: Cell<Option<Box<Saved>>>,
     body_ready: Cell<Option<fn(Request)>>,
+    /// The settings where an error came up that error_page has then led elsewhere; null when none did.
+    pub(super) failed_at: Cell<*const Location>,
     note: Note,
 }
 
@@ -90,6 +93,7 @@ impl<'r> Request<'r> {
             sys::NGX_HTTP_HEAD => Method::Head,
             sys::NGX_HTTP_POST => Method::Post,
             sys::NGX_HTTP_PUT => Method::Put,
+            sys::NGX_HTTP_OPTIONS => Method::Options,
             _ => Method::Other,
         }
     }
@@ -384,7 +388,7 @@ impl<'r> Request<'r> {
     }
 
     /// Gives the request its context, if it has none yet.
-    pub(super) fn start(&self) -> Result<(), OutOfMemory> {
+    pub fn start(&self) -> Result<(), OutOfMemory> {
         if self.context().is_some() {
             return Ok(());
         }
@@ -404,6 +408,7 @@ impl<'r> Request<'r> {
                 body: Cell::new(&[]),
                 saved: Cell::new(None),
                 body_ready: Cell::new(None),
+                failed_at: Cell::new(ptr::null()),
                 note: Note::default(),
             });
             *(*r).ctx.add(exports::context_index()) = context.cast();

@@ -19,6 +19,8 @@ pub enum Problem {
         allow: &'static str,
     },
     UnsupportedMediaType,
+    /// From a page of this origin, which `meteorit_cors ... strict` does not list.
+    ForeignOrigin(Vec<u8>),
     Coding(UnknownCoding),
     /// A body that is not what its Content-Encoding says.
     Encoded(InflateError),
@@ -201,6 +203,12 @@ impl Problem {
         let (status, kind, title, detail) = match self {
             Problem::MethodNotAllowed { allow } => {
                 (405, "method-not-allowed", "Method not allowed", format!("an event is sent here by {allow}"))
+            }
+            Problem::ForeignOrigin(origin) => {
+                let origin = String::from_utf8_lossy(origin);
+                let shown: String = origin.chars().take(100).collect();
+                let detail = format!("events are not taken here from pages of \"{shown}\"");
+                (403, "foreign-origin", "Foreign origin", detail)
             }
             Problem::Coding(error) => (415, "unsupported-coding", "Unsupported content coding", error.to_string()),
             Problem::Encoded(error) => (400, "broken-coding", "Broken content coding", error.to_string()),
