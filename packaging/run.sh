@@ -77,7 +77,7 @@ lock_directory() {
 build() {
     if [ "${INSTALL:-}" != no ]; then
         packaging/env/install-run.sh 9>&-
-        packaging/env/install-build.sh 9>&-
+        TESTS=no packaging/env/install-build.sh 9>&-
     fi
     make --no-print-directory build 9>&-
     module=$target/release/libngx_http_meteorit_module.so

@@ -27,6 +27,34 @@ fn debian_gets_its_packages_after_one_update() {
 }
 
 #[test]
+fn a_browser_comes_with_the_tests_where_there_is_one() {
+    let debian = Machine::new("browser-debian", "ID=debian\n");
+    debian.stand_in("apt-cache", "printf \"$2:\\n  Candidate: 1.0\\n\"");
+    let fedora = Machine::new("browser-fedora", "ID=fedora\n");
+    fedora.stand_in("dnf", "case $* in *' chromium' | *' chromedriver') echo found;; esac");
+    for (machine, names) in [(&debian, ["chromium", "chromium-driver"]), (&fedora, ["chromium", "chromedriver"])] {
+        let with_tests = packages(&machine.plan(BUILD));
+        let output = machine.command(BUILD, &["--dry-run"]).env("TESTS", "no").output().unwrap();
+        let without = packages(&lines(&output));
+        for name in names {
+            assert!(with_tests.iter().any(|package| package == name), "{name} is not in {with_tests:?}");
+            assert!(!without.iter().any(|package| package == name), "{name} is in {without:?}");
+        }
+    }
+    // RHEL has both in EPEL, Ubuntu Chromium alone and as a snap: neither stands in the way of the rest.
+    for (name, os_release, offered) in
+        [("browser-rhel", "ID=rhel\nID_LIKE=fedora\n", ""), ("browser-ubuntu", "ID=ubuntu\n", "chromium")]
+    {
+        let machine = Machine::new(name, os_release);
+        machine.stand_in("apt-cache", &format!("case $* in *' {offered}') printf 'x:\\n  Candidate: 1.0\\n';; esac"));
+        let output = machine.run(BUILD, &["--dry-run"]);
+        assert!(output.status.success(), "{output:?}");
+        assert!(!packages(&lines(&output)).iter().any(|package| package.starts_with("chrom")), "{output:?}");
+        assert!(text(&output.stderr).contains("tests/browsers.rs"), "{output:?}");
+    }
+}
+
+#[test]
 fn ubuntu_is_treated_as_debian() {
     let machine = Machine::new("ubuntu", "NAME=\"Ubuntu\"\nID=ubuntu\nID_LIKE=debian\n");
     assert_eq!(packages(&machine.plan(RUN)), ["nginx", "redis-server"]);

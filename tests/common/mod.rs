@@ -4,6 +4,7 @@
 // Every file in tests/ is a crate of its own and uses a part of this.
 #![allow(dead_code, unused_imports)]
 
+mod browser;
 mod conf;
 mod curl;
 mod fake_redis;
@@ -18,6 +19,7 @@ mod redis;
 mod resp;
 mod system;
 
+pub use browser::Browser;
 pub use conf::{ConfigTest, NginxBuilder};
 pub use curl::{CurlOutput, curl};
 pub use fake_redis::{Action, FakeRedis, FakeRedisBuilder, Held, Received};
