@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use serde_json::{Value, json};
+use std::fs;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -242,4 +243,57 @@ fn a_foreign_page_reads_nothing_and_where_it_is_strict_writes_nothing() {
     );
     assert_eq!(send(json, "/strict"), "read");
     assert_eq!(site.events(3).len(), 3);
+}
+
+#[test]
+fn the_example_keeps_of_a_visitor_only_what_was_agreed_to() {
+    let redis = Redis::start();
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/nginx-conf/beacon.conf")).expect("beacon.conf");
+    let text = [
+        ("listen 8080;", "listen 127.0.0.1:%PORT%;"),
+        ("listen 8081;", "listen 127.0.0.1:%PORT2%;"),
+        (":8080", ":%PORT%"),
+        (":8081", ":%PORT2%"),
+        ("redis://127.0.0.1:6379", &redis.url()),
+        ("/var/log/nginx", "%DIR%/logs"),
+    ]
+    .iter()
+    .fold(text, |text, (from, to)| {
+        assert!(text.contains(from), "no {from} in the example");
+        text.replace(from, to)
+    });
+    let nginx = Nginx::builder().http(&text).file("beacon.key", "0123456789abcdef\n").start();
+    let browser = Browser::start();
+    let open = |host: &str| browser.open(&format!("http://{host}:{}/", nginx.port_n(2)));
+    let log = |line: &str, count| {
+        let found = || nginx.read("logs/beacon.log").matches(line).count();
+        assert!(within(SOON, || found() == count), "{line}: {}", nginx.read("logs/beacon.log"));
+    };
+
+    open("127.0.0.1");
+    log("204 meteorit=stored", 1);
+    assert_eq!(redis.len("beacons"), 0);
+    browser.run("consent.click()");
+    // Which ends the first page, and the second origin knows nothing of the choice made there.
+    open("localhost");
+    log("204 meteorit=stored", 3);
+    open("127.0.0.1");
+    log("204 meteorit=stored", 5);
+    let key = |prefix: &str| redis.ask::<Vec<String>>(&["KEYS", &format!("{prefix}:2*")]).remove(0);
+    assert_eq!(redis.hash(&key("views"))["/"], "3");
+    assert_eq!(redis.ask::<i64>(&["PFCOUNT", &key("visitors")]), 1);
+    let events = redis.stream("beacons");
+    let events: Vec<Value> = events.iter().map(|(_, entry)| serde_json::from_slice(&entry[3]).expect("JSON")).collect();
+    let types: Vec<&Value> = events.iter().map(|event| &event["type"]).collect();
+    assert_eq!(types, ["leave", "view"]);
+    for event in &events {
+        assert_eq!((&event["addr"], &event["consent"]), (&json!("127.0.0.0"), &json!(true)));
+        assert_eq!((event["visitor"].as_str().unwrap().len(), &event["visitor"]), (64, &events[0]["visitor"]));
+    }
+
+    open("evil.test");
+    log("403 meteorit=rejected", 1);
+    log("204 meteorit=stored", 6);
+    assert_eq!(redis.hash(&key("views"))["/"], "3");
+    assert!(!nginx.read("logs/beacon.log").contains("127.0.0.1"), "{}", nginx.read("logs/beacon.log"));
 }

@@ -24,6 +24,7 @@ fn configuration(path: &Path, redis: &Redis) -> NginxBuilder {
     let mut lines: Vec<String> = Vec::new();
     for line in text.lines() {
         let line = match line.trim_start() {
+            "listen 8081;" => "listen 127.0.0.1:%PORT2%;".to_string(),
             directive if directive.starts_with("listen ") => "listen 127.0.0.1:%PORT%;".to_string(),
             // As they are numbered in the file, for nginx's messages.
             _ if is_ours(line) => String::new(),
@@ -32,7 +33,8 @@ fn configuration(path: &Path, redis: &Redis) -> NginxBuilder {
         lines.push(line);
     }
     let text = lines.join("\n");
-    if whole { Nginx::builder().whole(&text) } else { Nginx::builder().http(&text) }
+    let builder = Nginx::builder().file("beacon.key", "0123456789abcdef\n");
+    if whole { builder.whole(&text) } else { builder.http(&text) }
 }
 
 /// The locations in which events are taken.
