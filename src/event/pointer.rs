@@ -209,7 +209,7 @@ mod tests {
 
         #[test]
         fn accepts_exactly_the_grammar_of_rfc_6901(text in "[/~012a]{0,8}") {
-            let escapes = text.replace("~0", "").replace("~1", "");
+            let escapes = text.replace("~0", "0").replace("~1", "1");
             let valid = (text.is_empty() || text.starts_with('/')) && !escapes.contains('~');
             prop_assert_eq!(Pointer::parse(&text).is_ok(), valid);
         }
