@@ -4,17 +4,18 @@
 # nginx of the distribution. INSTALL=no installs nothing. CARGO_BUILD_JOBS=N limits cargo, as always.
 CARGO_FEATURES := $(if $(filter 1,$(VENDORED)),--features vendored)
 CARGO_TARGET_DIR ?= target
+SECONDS ?= 60
 RUST_BINARIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 # What rustup installed goes before the distribution's, and need not be in the PATH.
 export PATH := $(RUST_BINARIES):$(PATH)
 
-.PHONY: help build run test install fmt-check lint clean
+.PHONY: help build run test fuzz install fmt-check lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 	@echo
-	@echo 'Variables: VENDORED=1, NGINX_SOURCE_DIR=DIR, CARGO_BUILD_JOBS=N, INSTALL=no; for run: PORT=8080, REDIS_URL=URL'
+	@echo 'Variables: VENDORED=1, NGINX_SOURCE_DIR=DIR, CARGO_BUILD_JOBS=N, INSTALL=no; for run: PORT=8080, REDIS_URL=URL; for fuzz: SECONDS=60, TARGET=NAME'
 
 build: ## the module for this machine's nginx, in target/release
 	cargo build --release --locked $(CARGO_FEATURES)
@@ -28,6 +29,9 @@ test: install ## everything that should be green: installs what is missing, unit
 	cargo test --locked --no-default-features --features schema --lib
 	cargo build --locked $(CARGO_FEATURES)
 	cargo test --locked --tests --no-fail-fast $(CARGO_FEATURES)
+
+fuzz: ## looks for inputs that break what must hold for any, SECONDS for each target; needs a C++ compiler
+	@exec fuzz/run.sh $(SECONDS) $(TARGET)
 
 install: ## what is missing to build, run and test, from the distribution's packages
 ifneq ($(INSTALL),no)
