@@ -27,6 +27,7 @@ run: ## try it out: builds, starts nginx and a private Redis, prints commands to
 
 test: install ## everything that should be green: installs what is missing, unit tests, tests with nginx and Redis
 	cargo test --locked --no-default-features --features schema --lib
+	cargo test --locked --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) --test corpus
 	cargo build --locked $(CARGO_FEATURES)
 	cargo test --locked --tests --no-fail-fast $(CARGO_FEATURES)
 
@@ -41,10 +42,12 @@ endif
 
 fmt-check: ## formatting
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 
 lint: fmt-check ## formatting and clippy, warnings are errors
 	cargo clippy --locked --all-targets $(CARGO_FEATURES) -- -D warnings
 	cargo clippy --locked --no-default-features --features schema --lib --tests -- -D warnings
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) --all-targets -- -D warnings
 
 clean: ## removes target
 	cargo clean
