@@ -63,6 +63,8 @@ mod current;
 
 pub mod id;
 
+pub mod spool;
+
 #[cfg(feature = "nginx")]
 mod variables;
 
