@@ -5,6 +5,7 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(nginx_threads)");
     #[cfg(feature = "nginx")]
     if let Err(reason) = nginx::main() {
         // One sentence, without the debris of a panic around it.
@@ -145,7 +146,11 @@ mod nginx {
                     "no bindings to nginx's headers (is libclang installed? packaging/env/install-build.sh does): {e}"
                 )
             })?;
-        bindings.write_to_file(out.join("bindings.rs")).map_err(|e| format!("cannot write bindings.rs: {e}"))
+        let text = bindings.to_string();
+        if text.contains("pub const NGX_THREADS: u32 = 1;") {
+            println!("cargo::rustc-cfg=nginx_threads");
+        }
+        fs::write(out.join("bindings.rs"), text).map_err(|e| format!("cannot write bindings.rs: {e}"))
     }
 
     /// The -I and -D of nginx's own Makefile, with its relative folders made absolute.

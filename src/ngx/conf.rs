@@ -71,6 +71,10 @@ impl Conf<'_> {
         Conf { cf, config: PhantomData }
     }
 
+    pub(super) fn raw(&mut self) -> *mut sys::ngx_conf_t {
+        self.cf.as_ptr()
+    }
+
     /// The directive's words: its name and its arguments.
     pub fn words(&self) -> Vec<Vec<u8>> {
         // SAFETY: while a directive is handled, args is an array of its words.

@@ -5,7 +5,7 @@ use std::ptr::{self, NonNull};
 
 use super::conf::{Conf, Directive};
 use super::request::{OutOfMemory, Request};
-use super::{filter, sys};
+use super::{filter, sys, thread};
 use crate::{conf, module, request, variables};
 
 /// A static that nginx reads, and writes only while it is single-threaded.
@@ -43,7 +43,7 @@ static mut ngx_http_meteorit_module: sys::ngx_module_t = sys::ngx_module_t {
     type_: sys::NGX_HTTP_MODULE as sys::ngx_uint_t,
     init_master: None,
     init_module: None,
-    init_process: None,
+    init_process: Some(init_process),
     init_thread: None,
     exit_thread: None,
     exit_process: Some(exit_process),
@@ -307,7 +307,14 @@ pub(super) unsafe extern "C" fn content_handler(r: *mut sys::ngx_http_request_t)
     }
 }
 
+unsafe extern "C" fn init_process(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_t {
+    thread::started(cycle);
+    sys::OK
+}
+
 unsafe extern "C" fn exit_process(cycle: *mut sys::ngx_cycle_t) {
+    // SAFETY: nginx calls this after its event loop, and after the same hook of its own modules.
+    unsafe { thread::settle() };
     // SAFETY: ngx_http_cycle_get_module_main_conf (http/ngx_http_config.h); null where there is no http block. The
     // event loop has ended: nobody else holds a reference.
     unsafe {
