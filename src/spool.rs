@@ -6,6 +6,7 @@
 //!         00000001-a1b2c3d4e5f60718.seg   a segment: records, oldest first
 //!         00000002-18f6e5d4c3b2a107.seg
 //!         cursor                          how far the replay got
+//!     rejected                            what Redis refused for good, a record each
 //! ```
 //!
 //! [`record`] is the format of a segment, [`Reader`] finds what is intact in one, both without any file; [`files`] is the
@@ -16,6 +17,6 @@ pub mod files;
 mod reader;
 pub mod record;
 
-pub use files::{Adoption, Contents, Cursor, Lane, Segment, SegmentFile, SegmentName};
+pub use files::{Adoption, Contents, Cursor, Lane, LaneName, Rejected, Segment, SegmentFile, SegmentName};
 pub use reader::{Part, Reader, Unreadable};
 pub use record::{Command, Marker, Record};

@@ -5,6 +5,7 @@
 
 mod cursor;
 mod lane;
+mod rejected;
 mod segment;
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -15,7 +16,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use cursor::Cursor;
-pub use lane::{Adoption, Contents, Lane, LaneName};
+pub use lane::{Adoption, Contents, Folder, Lane, LaneName, contents, in_folder};
+pub use rejected::Rejected;
 pub use segment::{Segment, SegmentFile, SegmentName};
 
 /// What lies beside the lanes: records that Redis refused for good, each with the reason as its note; a segment.
@@ -81,12 +83,20 @@ pub fn prepare(dir: &Path, owner: Option<u32>) -> Result<()> {
 /// disappears meanwhile, or cannot be looked at, counts as nothing.
 pub fn usage(dir: &Path) -> Result<u64> {
     let mut sum = file_length(&dir.join(REJECTED));
-    for (path, _) in lane::in_folder(dir)?.lanes {
+    for (path, _) in in_folder(dir)?.lanes {
         for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
             sum += file_length(&entry.path());
         }
     }
     Ok(sum)
+}
+
+/// Deletes a file; one that is not there is no error.
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(about("delete", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn file_length(path: &Path) -> u64 {

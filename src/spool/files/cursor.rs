@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::super::record::Marker;
-use super::{PRIVATE_FILE, Result, SegmentName, about};
+use super::{PRIVATE_FILE, Result, SegmentName, about, remove_file};
 
 /// How far the replay of a lane got: what is before it was acknowledged, or given up for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,8 @@ impl Cursor {
         cursor.filter(|cursor| cursor.segment == segment).map_or((0, 0), |cursor| (cursor.offset, cursor.commands))
     }
 
-    pub(super) fn read(lane: &Path) -> Result<Option<Cursor>> {
+    /// That of the lane at this path; see [`Lane::read_cursor`](super::Lane::read_cursor).
+    pub fn read(lane: &Path) -> Result<Option<Cursor>> {
         let path = lane.join(FILE);
         match fs::symlink_metadata(&path) {
             Ok(found) if found.is_file() && found.len() == LENGTH as u64 => {}
@@ -55,13 +56,14 @@ impl Cursor {
 
     pub(super) fn write(&self, lane: &Path) -> Result<()> {
         let (path, new) = (lane.join(FILE), lane.join(NEW_FILE));
+        // Left by one who was killed halfway.
+        remove_file(&new)?;
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(PRIVATE_FILE)
             .open(&new)
-            .map_err(about("open", &new))?;
+            .map_err(about("create", &new))?;
         file.write_all(&self.encode()).map_err(about("write", &new))?;
         fs::rename(&new, &path).map_err(about("replace", &path))
     }

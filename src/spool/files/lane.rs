@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::cursor::{self, Cursor};
-use super::{DAMAGED, Error, PRIVATE_FOLDER, REJECTED, Result, SegmentFile, SegmentName, about};
+use super::{DAMAGED, Error, PRIVATE_FOLDER, REJECTED, Result, SegmentFile, SegmentName, about, remove_file};
 
 /// The name of a lane, in the order of their making: `1764086400123-4711`, and `-2` and so on behind it where that is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -294,11 +294,4 @@ fn open_folder(path: &Path) -> Result<File> {
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(path)
         .map_err(about("open", path))
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(about("delete", path)(error)),
-        _ => Ok(()),
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -58,10 +58,17 @@ impl fmt::Display for SegmentName {
 }
 
 impl SegmentFile {
-    /// Opens the segment, and gives the reader for what is read from the file from the beginning on.
-    pub fn open(&self) -> Result<(File, Reader)> {
-        let file = File::open(&self.path).map_err(about("open", &self.path))?;
-        Ok((file, Reader::new(Some(self.name.marker))))
+    /// Opens the segment where a record begins (0 for all of it), and gives the reader for what is read from there on.
+    pub fn open_at(&self, offset: u64) -> Result<(File, Reader)> {
+        let mut file = File::open(&self.path).map_err(about("open", &self.path))?;
+        if offset < record::HEADER as u64 {
+            return Ok((file, Reader::new(Some(self.name.marker))));
+        }
+        let mut header = Vec::new();
+        (&file).take(record::HEADER as u64).read_to_end(&mut header).map_err(about("read", &self.path))?;
+        let marker = record::parse_header(&header).map_or(self.name.marker, |(_, marker)| marker);
+        file.seek(SeekFrom::Start(offset)).map_err(about("read", &self.path))?;
+        Ok((file, Reader::at(marker, offset)))
     }
 }
 
@@ -82,35 +89,6 @@ impl Segment {
             return Err(about("write", &path)(error));
         }
         Ok(Segment { file, path, name, length: header.len() as u64, entered: false, torn: false })
-    }
-
-    /// Opens, or makes, a file in the format of a segment that lies elsewhere, for appending behind what is in it.
-    pub fn append_to(path: &Path) -> Result<Segment> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(PRIVATE_FILE)
-            .open(path)
-            .map_err(about("open", path))?;
-        let mut header = Vec::new();
-        (&mut file).take(record::HEADER as u64).read_to_end(&mut header).map_err(about("read", path))?;
-        let length = file.metadata().map_err(about("look at", path))?.len();
-        let marker = match record::parse_header(&header) {
-            Some((record::VERSION, marker)) => marker,
-            None if header.is_empty() => {
-                let marker = random_marker()?;
-                file.write_all(&record::header(marker)).map_err(about("write", path))?;
-                marker
-            }
-            _ => {
-                let reason = "it is no segment of a version that is known";
-                return Err(about("append to", path)(io::Error::new(io::ErrorKind::InvalidData, reason)));
-            }
-        };
-        let length = length.max(record::HEADER as u64);
-        let name = SegmentName { number: 0, marker };
-        Ok(Segment { file, path: path.to_path_buf(), name, length, entered: false, torn: false })
     }
 
     /// Appends whole records, encoded with this segment's marker. After an error none of them is in the file, or, when not
@@ -160,7 +138,7 @@ impl Segment {
     }
 }
 
-fn random_marker() -> Result<Marker> {
+pub(super) fn random_marker() -> Result<Marker> {
     let source = Path::new("/dev/urandom");
     let mut marker = Marker([0; Marker::LENGTH]);
     let mut file = File::open(source).map_err(about("open", source))?;

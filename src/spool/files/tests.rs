@@ -55,8 +55,11 @@ fn what_is_appended_is_read_back_in_order() {
     }
     let segments = lane.segments().unwrap();
     assert_eq!(segments.iter().map(|segment| segment.name.number).collect::<Vec<_>>(), [1, 2, 10]);
-    let (file, reader) = segments[1].open().unwrap();
+    let (file, reader) = segments[1].open_at(0).unwrap();
     assert_eq!(texts(file, reader), ["2 first", "2 second"]);
+    let second = (HEADER + encoded(Marker([0; 8]), "2 first").len()) as u64;
+    let (file, reader) = segments[1].open_at(second).unwrap();
+    assert_eq!(texts(file, reader), ["2 second"]);
     assert_eq!(usage(dir.path()).unwrap(), segments.iter().map(|segment| segment.length).sum::<u64>());
 }
 
@@ -68,7 +71,7 @@ fn only_the_owner_can_read_what_is_made() {
     let lane = Lane::create(&spool).unwrap();
     let segment = Segment::create(&lane, 1).unwrap();
     lane.write_cursor(&Cursor { segment: segment.name(), offset: 24, commands: 0 }).unwrap();
-    let rejected = Segment::append_to(&spool.join(REJECTED)).unwrap();
+    let rejected = Rejected::open(&spool).unwrap();
     assert_eq!((mode(&spool), mode(lane.path())), (0o700, 0o700));
     for file in [segment.path(), rejected.path(), &lane.path().join("cursor")] {
         assert_eq!(mode(file), 0o600, "{}", file.display());
@@ -265,15 +268,44 @@ fn a_cursor_is_of_one_segment_only() {
 fn rejected_records_are_appended_behind_those_of_before() {
     let dir = folder();
     let path = dir.path().join(REJECTED);
-    for text in ["first", "second"] {
-        let mut file = Segment::append_to(&path).unwrap();
+    let (one, other) = (Rejected::open(dir.path()).unwrap(), Rejected::open(dir.path()).unwrap());
+    assert_eq!(one.marker(), other.marker());
+    for (file, text) in [(&one, "first"), (&other, "second"), (&one, "third")] {
         file.append(&encoded(file.marker(), text)).unwrap();
-        assert_eq!(file.len(), fs::metadata(&path).unwrap().len());
     }
-    assert_eq!(texts(fs::File::open(&path).unwrap(), Reader::new(None)), ["first", "second"]);
+    assert_eq!(texts(fs::File::open(&path).unwrap(), Reader::new(None)), ["first", "second", "third"]);
+}
+
+#[test]
+fn what_stands_in_the_place_of_rejected_records_is_not_touched() {
+    let dir = folder();
+    let path = dir.path().join(REJECTED);
     fs::write(&path, "something else altogether").unwrap();
-    assert_eq!(Segment::append_to(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(Rejected::open(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
     assert_eq!(fs::read(&path).unwrap(), b"something else altogether");
+    fs::remove_file(&path).unwrap();
+    let elsewhere = dir.path().join("elsewhere");
+    symlink(&elsewhere, &path).unwrap();
+    assert!(Rejected::open(dir.path()).is_err());
+    assert!(!elsewhere.exists());
+}
+
+#[test]
+fn many_that_reject_at_once_lose_nothing() {
+    let dir = folder();
+    let work = || {
+        let file = Rejected::open(dir.path()).unwrap();
+        for _ in 0..100 {
+            file.append(&encoded(file.marker(), "x")).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(work);
+        }
+    });
+    let file = fs::File::open(dir.path().join(REJECTED)).unwrap();
+    assert_eq!(texts(file, Reader::new(None)).len(), 400);
 }
 
 #[test]
