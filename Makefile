@@ -17,7 +17,11 @@ help: ## this list
 	@echo
 	@echo 'Variables: VENDORED=1, NGINX_SOURCE_DIR=DIR, CARGO_BUILD_JOBS=N, INSTALL=no; for run: PORT=8080, REDIS_URL=URL; for fuzz: SECONDS=60, TARGET=NAME'
 
-build: ## the module for this machine's nginx, in target/release
+# meteorit-spool, without nginx: in a profile, and so in a folder, of its own, for the library that it is built from has the module's name.
+SPOOL_TOOL := --profile tool --locked --no-default-features --features spool-tool --bin meteorit-spool
+
+build: ## the module for this machine's nginx, in target/release, and meteorit-spool, in target/tool
+	cargo build $(SPOOL_TOOL)
 	cargo build --release --locked $(CARGO_FEATURES)
 	@version=$$(cat $(CARGO_TARGET_DIR)/release/nginx-version 2>/dev/null) || version='(version not recorded)'; \
 	echo "$(CARGO_TARGET_DIR)/release/libngx_http_meteorit_module.so: for nginx $$version, and no other version"
@@ -28,6 +32,7 @@ run: ## try it out: builds, starts nginx and a private Redis, prints commands to
 test: install ## everything that should be green: installs what is missing, unit tests, tests with nginx and Redis
 	cargo test --locked --no-default-features --features schema --lib
 	cargo test --locked --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) --test corpus
+	cargo build $(SPOOL_TOOL)
 	cargo build --locked $(CARGO_FEATURES)
 	cargo test --locked --tests --no-fail-fast $(CARGO_FEATURES)
 
@@ -46,8 +51,8 @@ fmt-check: ## formatting
 
 lint: fmt-check ## formatting and clippy, warnings are errors
 	cargo clippy --locked --all-targets $(CARGO_FEATURES) -- -D warnings
-	cargo clippy --locked --no-default-features --features schema --lib --tests -- -D warnings
 	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) --all-targets -- -D warnings
+	cargo clippy --locked --no-default-features --features schema,spool-tool --lib --bins --tests -- -D warnings
 
 clean: ## removes target
 	cargo clean
