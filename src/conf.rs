@@ -74,6 +74,7 @@ pub const DIRECTIVES: &[Directive] = &[
     setting(c"meteorit_reject_status", CommandArgs::One, location::reject_status),
     setting(c"meteorit_ack", CommandArgs::One, location::ack),
     setting(c"meteorit_retry", CommandArgs::One, location::retry),
+    setting(c"meteorit_spool", CommandArgs::Flag, location::spool),
     setting(c"meteorit_transaction", CommandArgs::Flag, location::transaction),
     setting(c"meteorit_set", CommandArgs::TwoOrThree, definition::set),
     setting(c"meteorit_time", CommandArgs::TwoOrThree, definition::time),

@@ -22,6 +22,8 @@ pub struct Terms {
     pub ack: Ack,
     /// Whether a command is sent again of which nobody knows whether Redis did it (`meteorit_retry ambiguous`).
     pub ambiguous: bool,
+    /// Whether it goes to the spool what Redis does not take now.
+    pub spool: bool,
 }
 
 /// The commands of a request that Redis is still to take.
@@ -30,6 +32,10 @@ pub struct Record {
     pub commands: Commands,
     /// Of how many events they are.
     pub events: u32,
+    /// Whether they may go to the spool.
+    pub spool: bool,
+    /// Where they lie in the spool, if they do.
+    pub kept: Option<u64>,
 }
 
 /// How many records are sent before the first of them is answered, once Redis has proved that it takes them.
@@ -115,6 +121,11 @@ impl Hold {
         self.in_flight > 0 || !self.returned.is_empty() || !self.waiting.is_empty()
     }
 
+    /// Whether there is room for more of what was read from the spool.
+    pub fn wants_more(&self) -> bool {
+        self.waiting.len() < IN_FLIGHT / 2
+    }
+
     /// How many records are on their way.
     pub fn in_flight(&self) -> usize {
         self.in_flight
@@ -130,12 +141,20 @@ impl Hold {
         self.events
     }
 
-    /// Gives up what waits; how many events that are.
-    pub fn clear(&mut self) -> usize {
-        self.returned.clear();
-        self.waiting.clear();
-        self.bytes = 0;
-        std::mem::take(&mut self.events)
+    /// Whether something waits that no file holds.
+    pub fn has_unkept(&self) -> bool {
+        self.returned.iter().chain(&self.waiting).any(|record| record.kept.is_none())
+    }
+
+    /// Redis has not taken what is not held here; `random` as above.
+    pub fn refused(&mut self, now: u64, random: u32) {
+        self.fail(now, random);
+    }
+
+    /// Gives up what waits.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Record> {
+        (self.bytes, self.events) = (0, 0);
+        std::mem::take(&mut self.returned).into_iter().chain(std::mem::take(&mut self.waiting))
     }
 
     fn count(&mut self, record: &Record) {
@@ -151,7 +170,7 @@ mod tests {
     fn record(name: &str) -> Record {
         let mut commands = Commands::new();
         commands.push(name.as_bytes(), 1);
-        Record { commands, events: 1 }
+        Record { commands, events: 1, spool: false, kept: None }
     }
 
     fn name(record: &Record) -> String {
@@ -205,7 +224,7 @@ mod tests {
         assert!(hold.due_at().unwrap() < 600);
         hold.retry_now();
         assert_eq!(hold.due_at(), Some(0));
-        assert_eq!(hold.clear(), 3);
+        assert_eq!(hold.take_all().map(|record| name(&record)).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert!(!hold.is_active());
     }
 }

@@ -2,6 +2,11 @@
 
 use crate::conf::Main;
 
+/// A worker begins.
+pub fn init_process(main: &Main) {
+    main.redis.iter().for_each(|redis| redis.start());
+}
+
 /// The worker's event loop has ended: nothing may be left open.
 pub fn exit_process(main: &Main) {
     crate::request::batch::shut_down();

@@ -13,7 +13,6 @@ mod peer;
 mod pending;
 mod request;
 mod sys;
-#[allow(dead_code, reason = "for the spool of the pool, which comes next")]
 mod thread;
 mod values;
 
@@ -23,5 +22,4 @@ pub use log::{Level, log};
 pub use peer::{Address, Handler, Peer, Recv, Send};
 pub use pending::Pending;
 pub use request::{BodyPart, Handled, Method, OutOfMemory, Request};
-#[allow(unused_imports, reason = "as above")]
-pub use thread::{Full, ThreadPool};
+pub use thread::ThreadPool;

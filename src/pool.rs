@@ -6,6 +6,7 @@
 
 mod line;
 mod requests;
+mod spooler;
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -16,7 +17,7 @@ use crate::command::{Commands, repeatable};
 use crate::conf::redis::Settings;
 use crate::connection::{Lost, Progress};
 use crate::hold::{Ack, Hold, Record, Terms};
-use crate::ngx::{self, Handler, Level, Msec, Posted, Timer};
+use crate::ngx::{self, Handler, Level, Msec, Pending, Posted, Timer};
 use crate::reply::{Verdict, printable};
 use crate::request;
 use crate::response::Problem;
@@ -24,6 +25,7 @@ use crate::window::Waiter;
 use line::Line;
 use requests::{Done, Requests};
 pub use requests::{Owner, Work};
+use spooler::{Spooler, Waits, Write};
 
 /// This worker's connections to one Redis, with all that waits for it.
 pub struct Pool {
@@ -38,6 +40,8 @@ struct State {
     requests: Requests,
     /// What was promised and could not be sent, or was not taken.
     hold: Hold,
+    /// Where there is a spool.
+    spooler: Option<Spooler>,
     /// The connection that requests of this loop iteration go to.
     current: usize,
     /// The connection that what was held goes to.
@@ -75,10 +79,12 @@ impl Pool {
             let port = |index| Rc::new(Port { pool: pool.clone(), index });
             let ports: Vec<Rc<Port>> = (0..settings.connections).map(port).collect();
             let lines = ports.iter().map(|port| Line::new(Timer::new(Rc::downgrade(port), Port::timer))).collect();
+            let spooler = settings.spool.as_ref();
             let state = State {
                 lines,
                 requests: Requests::default(),
                 hold: Hold::default(),
+                spooler: spooler.map(|spool| Spooler::new(pool.clone(), settings.clone(), spool)),
                 current: 0,
                 replaying: 0,
                 flush: Posted::new(pool.clone(), Pool::flush),
@@ -90,6 +96,11 @@ impl Pool {
             };
             Pool { settings, state: RefCell::new(state), ports }
         })
+    }
+
+    /// Looks for what dead workers have left in the spool, in a worker that begins.
+    pub fn start(&self) {
+        self.with(|_, _, _| {});
     }
 
     /// Whether a request of `length` bytes and so many events can be taken now; if so it is to be submitted next.
@@ -110,7 +121,7 @@ impl Pool {
             return Err(Problem::BacklogFull { retry: retry.unwrap_or(1) });
         }
         match retry {
-            Some(retry) if terms.ack == Ack::Stored => Err(Problem::Away { retry }),
+            Some(retry) if terms.ack == Ack::Stored && !terms.spool => Err(Problem::Away { retry }),
             _ => Ok(()),
         }
     }
@@ -122,12 +133,20 @@ impl Pool {
         let mut state = self.state.borrow_mut();
         let now = ngx::now();
         let events = counts.len().max(1) as u32;
-        let behind = state.hold.is_active() || state.lines.get(state.current).is_none_or(Line::is_away);
-        if behind && matches!(owner, Owner::Queue) {
-            state.hold.push(Record { commands: commands.clone(), events });
-        } else {
-            let current = state.current;
-            state.append(&self.settings, current, owner, terms, events, commands, counts, now);
+        let is_away = state.lines.get(state.current).is_none_or(Line::is_away);
+        let behind = is_away || state.hold.is_active() || state.spooler.as_ref().is_some_and(Spooler::is_active);
+        match owner {
+            Owner::Client(pending, work) if behind && terms.spool => {
+                state.spool(Some((pending, work)), events, commands, counts)
+            }
+            Owner::Queue if behind && terms.spool => state.spool(None, events, commands, counts),
+            Owner::Queue if behind => {
+                state.hold.push(Record { commands: commands.clone(), events, spool: false, kept: None });
+            }
+            owner => {
+                let current = state.current;
+                state.append(&self.settings, current, owner, terms, events, commands, counts, now);
+            }
         }
         state.schedule(now);
     }
@@ -135,11 +154,36 @@ impl Pool {
     /// Closes all connections and forgets all requests, in a worker that is about to exit.
     pub fn shut_down(&self) {
         let mut state = self.state.borrow_mut();
-        for line in &mut state.lines {
-            line.connection.close();
+        let now = ngx::now();
+        for index in 0..self.ports.len() {
+            state.lines.get_mut(index).into_iter().for_each(|line| line.connection.close());
+            state.sift(index, Some(1), now);
         }
-        let lost = state.requests.abandon() + state.hold.clear();
-        self.log_loss(lost, "the worker ends");
+        let State { requests, hold, spooler, .. } = &mut *state;
+        let mut promised = Vec::new();
+        for done in requests.take_done() {
+            match (done, &mut *spooler) {
+                (Done::Client { pending, .. }, _) => pending.abandon(),
+                (Done::Spool(write), _) => write.waits.into_iter().for_each(|waits| waits.pending.abandon()),
+                (Done::Queue(record), _) => promised.push(record),
+                (Done::Hold(kept), Some(spooler)) => kept.into_iter().for_each(|kept| spooler.acknowledge(kept)),
+                (Done::HoldLeft(Record { kept: Some(kept), commands, .. }, count), Some(spooler)) => {
+                    spooler.acknowledge_part(kept, (count - commands.count()) as u32)
+                }
+                (Done::HoldLeft(record, _), _) => promised.push(record),
+                (Done::Hold(_), None) => {}
+            }
+        }
+        promised.extend(hold.take_all().filter(|record| record.kept.is_none()));
+        requests.abandon();
+        let (may_spool, others): (Vec<_>, Vec<_>) = promised.into_iter().partition(|record| record.spool);
+        let count = |records: &[Record]| records.iter().map(|record| record.events as usize).sum();
+        let (lost, why) = match spooler {
+            Some(spooler) => spooler.close(may_spool.into_iter()),
+            None => (count(&may_spool), String::new()),
+        };
+        self.log_loss(lost, if why.is_empty() { "the worker ends" } else { &why });
+        self.log_loss(count(&others), "the worker ends");
     }
 
     fn flush(&self) {
@@ -161,7 +205,7 @@ impl Pool {
 
     fn readable(&self, index: usize) {
         self.with(|pool, state, now| {
-            let State { lines, requests, refusals, losses, .. } = state;
+            let State { lines, requests, refusals, losses, spooler, .. } = state;
             let Some(line) = lines.get_mut(index) else { return };
             if line.connection.must_close() {
                 match line.connection.window.is_empty() {
@@ -180,11 +224,21 @@ impl Pool {
                 }
                 match verdict {
                     Verdict::Stored => {}
-                    Verdict::Unavailable | Verdict::Unknown if requests.keep(&command, now) => return,
-                    Verdict::Rejected | Verdict::Refused if requests.is_promised(waiter) => losses.log(now, || {
+                    Verdict::Unavailable if requests.keep(&command, false, now) => return,
+                    Verdict::Unknown if requests.keep(&command, true, now) => return,
+                    Verdict::Rejected | Verdict::Refused if requests.is_promised(waiter) => {
                         let error = printable(error);
-                        format!("redis \"{name}\" refused for good a command of an event that was queued: {error}")
-                    }),
+                        losses.log(now, || {
+                            format!(
+                                "redis \"{name}\" refused for good a command of an event that was accepted: {error}"
+                            )
+                        });
+                        if let Some(spooler) = spooler.as_mut().filter(|_| requests.may_spool(waiter)) {
+                            let mut commands = Commands::new();
+                            commands.push(command.bytes, command.replies);
+                            spooler.reject(commands, error);
+                        }
+                    }
                     _ => {}
                 }
                 requests.settle(waiter, verdict, || words(verdict, error), now);
@@ -240,7 +294,8 @@ impl Pool {
             if ngx::exiting() && state.hold.is_active() {
                 let until = *state.drain_until.get_or_insert(now + pool.settings.drain);
                 if now >= until {
-                    let lost = state.hold.clear();
+                    let lost = state.hold.take_all().filter(|record| record.kept.is_none());
+                    let lost = lost.map(|record| record.events as usize).sum();
                     pool.log_loss(lost, "Redis did not come back while the worker was on its way out");
                 }
             }
@@ -332,7 +387,7 @@ impl Pool {
 
     /// Sends what is held, as far as it is due and a connection takes it.
     fn replay(&self, state: &mut State, now: Msec) {
-        if !state.hold.is_active() {
+        if !state.hold.is_active() && !state.spooler.as_ref().is_some_and(Spooler::is_active) {
             return;
         }
         if state.hold.in_flight() == 0 {
@@ -348,16 +403,16 @@ impl Pool {
         if line.connection.ready_since().is_none() {
             return;
         }
-        while let Some(Record { commands, events }) = state.hold.next(now) {
-            let terms = Terms { ack: Ack::Queued, ambiguous: true };
-            state.append(&self.settings, index, Owner::Hold, terms, events, &commands, &[], now);
+        while let Some(Record { commands, events, spool, kept }) = state.hold.next(now) {
+            let terms = Terms { ack: Ack::Queued, ambiguous: true, spool };
+            state.append(&self.settings, index, Owner::Hold(kept), terms, events, &commands, &[], now);
         }
     }
 
     fn log_loss(&self, events: usize, why: &str) {
         if events > 0 {
             let name = &self.settings.name;
-            let text = format!("redis \"{name}\": {events} events that were queued are lost: {why}");
+            let text = format!("redis \"{name}\": {events} events that were accepted are lost: {why}");
             ngx::log(Level::Alert, &text);
         }
     }
@@ -375,6 +430,7 @@ impl Pool {
             work(self, &mut state, now);
             state.sort_done(&mut answers, now);
             self.replay(&mut state, now);
+            state.run_spooler(now);
             state.sort_done(&mut answers, now);
             state.rest();
             state.schedule(now);
@@ -398,12 +454,46 @@ impl State {
 
     /// How much waits or is unanswered, in bytes.
     fn len(&self) -> usize {
-        self.lines.iter().map(|line| line.connection.window.len()).sum::<usize>() + self.hold.bytes()
+        let spooler = self.spooler.as_ref().map_or(0, Spooler::bytes);
+        self.lines.iter().map(|line| line.connection.window.len()).sum::<usize>() + self.hold.bytes() + spooler
     }
 
     /// How many events wait or are unanswered.
     fn events(&self) -> usize {
-        self.requests.events() + self.hold.events()
+        self.requests.events() + self.hold.events() + self.spooler.as_ref().map_or(0, Spooler::events)
+    }
+
+    /// Hands a request to the spool, but for what it publishes. The client, if one waits, is answered once it is written.
+    fn spool(&mut self, client: Option<(Pending, Work)>, events: u32, commands: &Commands, counts: &[u32]) {
+        let Some(spooler) = &mut self.spooler else { return };
+        let (mut kept, mut numbers) = (Commands::new(), Vec::new());
+        for ((command, replies), number) in commands.entries().zip(numbers_of(counts)) {
+            if let Some((command, replies)) = repeatable(command, replies) {
+                kept.push(&command, replies);
+                numbers.push(number);
+            }
+        }
+        let waits = client.map(|(pending, mut work)| {
+            // An event that only publishes cannot be kept.
+            let lost = |number: &u32| !numbers.contains(number);
+            let all = numbers_of(counts).take(commands.count());
+            all.filter(lost).for_each(|number| work.spooled(number, Some("what it publishes is not kept")));
+            Waits { pending, work, numbers, redis_time: 0 }
+        });
+        match waits {
+            Some(waits) if kept.is_empty() => self.requests.spooled(waits, None),
+            None if kept.is_empty() => {}
+            waits => spooler.push(Write { commands: kept, events, waits }),
+        }
+        self.flush.post();
+    }
+
+    /// Lets a thread write to, and read from, the spool what is due.
+    fn run_spooler(&mut self, now: Msec) {
+        let State { spooler: Some(spooler), requests, hold, lines, .. } = self else { return };
+        let ready = lines.iter().any(|line| line.connection.ready_since().is_some());
+        let reads = ready && hold.wants_more() && !ngx::exiting();
+        spooler.run(now, reads, &mut |waits, failure| requests.spooled(waits, failure));
     }
 
     /// Appends a request to what a connection is to send.
@@ -424,8 +514,7 @@ impl State {
         if line.connection.window.is_empty() {
             line.connection.set_idle(false);
         }
-        let events = counts.iter().zip(0u32..).flat_map(|(count, event)| (0..*count).map(move |_| event));
-        for ((command, replies), event) in commands.entries().zip(events.chain(std::iter::repeat(0))) {
+        for ((command, replies), event) in commands.entries().zip(numbers_of(counts)) {
             line.connection.window.push(command, replies, Waiter { request, event });
         }
         line.set_timer_before(now + settings.stall_timeout, now);
@@ -439,13 +528,15 @@ impl State {
         let requests = &mut self.requests;
         line.connection.window.sift(|command| {
             let waiter = command.waiter;
-            if requests.keep(&command, now) {
+            // Where a new connection is made, what a client waits for takes it.
+            let waits = retry.is_none() && !requests.is_promised(waiter);
+            if !waits && requests.keep(&command, command.sent, now) {
                 return false;
             }
             let repeats =
                 !command.sent || requests.is_ambiguous(waiter) && repeatable(command.bytes, command.replies).is_some();
             match retry {
-                None if repeats && requests.is_wanted(waiter) && !requests.is_promised(waiter) => return true,
+                None if repeats && waits && requests.is_wanted(waiter) => return true,
                 Some(seconds) if !command.sent => {
                     requests.retry_after(waiter, seconds);
                     requests.settle(waiter, Verdict::Unavailable, || "Redis is away".into(), now);
@@ -490,6 +581,9 @@ impl State {
             line.connection.window.sift_unsent(|command| {
                 let late = untouched.binary_search(&command.waiter.request).is_ok();
                 if late {
+                    if self.requests.keep(&command, false, now) {
+                        return false;
+                    }
                     let reason = || "Redis did not take it in time".into();
                     self.requests.settle(command.waiter, Verdict::Unavailable, reason, now);
                 }
@@ -502,11 +596,22 @@ impl State {
     fn sort_done(&mut self, answers: &mut Vec<Done>, now: Msec) {
         let mut done = self.requests.take_done();
         for done in done.drain(..) {
-            match done {
-                Done::Queue(record) => self.hold.push_refused(record, now, ngx::random()),
-                Done::Hold(None) => self.hold.done(),
-                Done::Hold(Some(record)) => self.hold.give_back(record, now, ngx::random()),
-                client => answers.push(client),
+            match (done, &mut self.spooler) {
+                (Done::Spool(write), Some(spooler)) => {
+                    self.hold.refused(now, ngx::random());
+                    spooler.push(write);
+                }
+                (Done::Queue(Record { commands, events, spool: true, .. }), Some(spooler)) => {
+                    self.hold.refused(now, ngx::random());
+                    spooler.push(Write { commands, events, waits: None });
+                }
+                (Done::Queue(record), _) => self.hold.push_refused(record, now, ngx::random()),
+                (Done::Hold(kept), spooler) => {
+                    self.hold.done();
+                    kept.zip(spooler.as_mut()).into_iter().for_each(|(kept, spooler)| spooler.acknowledge(kept));
+                }
+                (Done::HoldLeft(record, _), _) => self.hold.give_back(record, now, ngx::random()),
+                (client, _) => answers.push(client),
             }
         }
         self.requests.reuse(done);
@@ -514,7 +619,7 @@ impl State {
 
     /// What nobody waits for must not keep a worker from exiting.
     fn rest(&mut self) {
-        let ends = ngx::exiting() && !self.hold.is_active();
+        let ends = ngx::exiting() && !self.holds();
         for line in self.lines.iter_mut().filter(|line| line.connection.window.is_empty()) {
             line.connection.set_idle(true);
             if ends {
@@ -523,16 +628,26 @@ impl State {
         }
     }
 
+    /// Whether a worker on its way out has to stay for what is held: what the spool has as well can wait there.
+    fn holds(&self) -> bool {
+        match self.spooler {
+            Some(_) if ngx::exiting() => self.hold.in_flight() > 0 || self.hold.has_unkept(),
+            _ => self.hold.is_active(),
+        }
+    }
+
     /// Sets the timer for what is due next, by which a worker on its way out stays as long as it has to.
     fn schedule(&mut self, now: Msec) {
-        let holds = self.hold.is_active();
+        let holds = self.holds();
         let ready = self.lines.iter().any(|line| line.connection.ready_since().is_some());
         let held = match self.hold.due_at() {
             Some(at) if ready => Some(at.max(now + 1)),
             _ => holds.then_some(now + TICK),
         };
-        self.timer.set_cancelable(self.requests.is_empty() && !holds);
-        if let Some(at) = [self.requests.next_deadline(), held].into_iter().flatten().min()
+        let writes = self.spooler.as_ref().is_some_and(Spooler::must_stay);
+        self.timer.set_cancelable(self.requests.is_empty() && !holds && !writes);
+        let spools = self.spooler.as_ref().and_then(Spooler::due_at).map(|at| at.max(now + 1));
+        if let Some(at) = [self.requests.next_deadline(), held, spools].into_iter().flatten().min()
             && self.timer_at.is_none_or(|earlier| earlier > at)
         {
             self.timer_at = Some(at);
@@ -576,6 +691,12 @@ impl Quiet {
         ngx::log(Level::Error, &format!("{}{more}", text()));
         self.until = now + 1000;
     }
+}
+
+/// For each command of a request, the number of its event, by how many commands each has; without any it is one event.
+fn numbers_of(counts: &[u32]) -> impl Iterator<Item = u32> {
+    let numbers = counts.iter().zip(0u32..).flat_map(|(count, event)| (0..*count).map(move |_| event));
+    numbers.chain(std::iter::repeat(0))
 }
 
 /// What the client is told of Redis's error: all of it when its event is at fault, else only the code, for the rest may

@@ -13,6 +13,7 @@
 //! folder above, by blocking calls: a worker makes them at its start and its end, and in nginx's threads otherwise. Nothing
 //! here knows Redis, a pool or nginx. The page docs/spool-format.md says the same for those who read the files themselves.
 
+pub mod disk;
 pub mod files;
 mod reader;
 pub mod record;

@@ -147,7 +147,7 @@ fn what_redis_refuses_for_good_is_told_once_in_the_log() {
         nginx(&redis.url(), "", &format!("location / {{ PASS {COMMAND} meteorit_command RPUSH other $event_n; }}"));
     send(&nginx, 0..50);
     redis.wait_len("other", 50);
-    let told = "refused for good a command of an event that was queued: WRONGTYPE";
+    let told = "refused for good a command of an event that was accepted: WRONGTYPE";
     nginx.wait_log(told);
     assert!(nginx.count_log(told) <= 3, "{}", nginx.error_log());
 }
@@ -235,7 +235,7 @@ fn a_worker_that_quits_gives_up_after_drain_and_says_how_much_is_lost() {
     let nginx = nginx(&url, "drain 100ms;", &format!("location / {{ PASS {COMMAND} }}"));
     send(&nginx, 0..7);
     assert!(nginx.quit().success());
-    nginx.wait_log("7 events that were queued are lost");
+    nginx.wait_log("7 events that were accepted are lost");
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_worker_that_is_terminated_says_how_much_is_lost() {
     fake.wait_held(3);
     nginx.signal(nginx.master_pid(), libc::SIGTERM);
     assert!(nginx.wait_exit().success());
-    nginx.wait_log("3 events that were queued are lost");
+    nginx.wait_log("3 events that were accepted are lost");
 }
 
 #[test]

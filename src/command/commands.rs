@@ -52,7 +52,7 @@ impl Commands {
     }
 
     /// Each command's bytes, and how many replies Redis gives to it.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = (&[u8], u32)> {
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (&[u8], u32)> + Clone {
         let mut start = 0;
         self.ends.iter().map(move |end| {
             let command = self.bytes.get(start..end.at).unwrap_or_default();

@@ -31,6 +31,7 @@ pub struct Location {
     ack: Option<Ack>,
     ambiguous: Option<bool>,
     transaction: Option<bool>,
+    spool: Option<bool>,
     /// Variables that are made of the event; those of outer levels that are not defined anew come after the own ones.
     pub definitions: Definitions,
     event_id: Option<Rc<Complex>>,
@@ -105,7 +106,12 @@ impl Location {
 
     /// What is promised of the events.
     pub fn terms(&self) -> Terms {
-        Terms { ack: self.ack.unwrap_or(Ack::Stored), ambiguous: self.ambiguous.unwrap_or(false) }
+        let has_spool = self.redis().is_some_and(|redis| redis.settings.spool.is_some());
+        Terms {
+            ack: self.ack.unwrap_or(Ack::Stored),
+            ambiguous: self.ambiguous.unwrap_or(false),
+            spool: has_spool && self.spool.unwrap_or(true),
+        }
     }
 
     /// Whether the commands of an event are one transaction.
@@ -211,6 +217,7 @@ impl Location {
         self.ack = self.ack.or(outer.ack);
         self.ambiguous = self.ambiguous.or(outer.ambiguous);
         self.transaction = self.transaction.or(outer.transaction);
+        self.spool = self.spool.or(outer.spool);
         for (index, definition) in &outer.definitions {
             if self.definition(*index).is_none() {
                 self.definitions.push((*index, definition.clone()));
@@ -359,6 +366,11 @@ pub fn retry(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(
 /// `meteorit_transaction on | off`
 pub fn transaction(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
     choose(conf, &mut location.transaction, &[("on", true), ("off", false)])
+}
+
+/// `meteorit_spool on | off`
+pub fn spool(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    choose(conf, &mut location.spool, &[("on", true), ("off", false)])
 }
 
 /// `meteorit_event_id VALUE`

@@ -1,20 +1,44 @@
 //! `meteorit_redis NAME { ... }`: one Redis, its settings, and this worker's pool of connections to it.
 
 use std::cell::OnceCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::url::{self, Server};
 use super::{Location, Main};
 use crate::connection::Lost;
-use crate::ngx::{Address, Conf, Msec, parse_msec, parse_size};
+use crate::ngx::{Address, Conf, Msec, ThreadPool, parse_msec, parse_size};
 use crate::pool::Pool;
 use crate::reply::{Reply, printable};
+use crate::spool::record;
 
 /// A configured Redis.
 pub struct Redis {
     pub settings: Rc<Settings>,
     /// Made by the first request of a worker, so that neither `nginx -t` nor the master connects.
     pool: OnceCell<Rc<Pool>>,
+}
+
+/// Where events go while Redis does not take them.
+pub struct Spool {
+    pub dir: PathBuf,
+    /// Of all workers together, in bytes.
+    pub max_size: u64,
+    /// Of a file, in bytes; a record more may follow.
+    pub segment: u64,
+    pub sync: Sync,
+    pub threads: ThreadPool,
+}
+
+/// When what was written is brought to the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// Before a client is told.
+    Always,
+    /// Within a second.
+    Second,
+    /// When the operating system likes.
+    Off,
 }
 
 /// The settings of a `meteorit_redis` block, checked.
@@ -37,6 +61,7 @@ pub struct Settings {
     pub max_pending: u32,
     /// How long a worker on its way out waits for Redis to take what was queued, in milliseconds.
     pub drain: Msec,
+    pub spool: Option<Spool>,
 }
 
 /// The hand-shake: the commands that open a connection, encoded.
@@ -53,6 +78,13 @@ impl Redis {
     /// This worker's pool.
     pub fn pool(&self) -> &Pool {
         self.pool.get_or_init(|| Pool::new(self.settings.clone()))
+    }
+
+    /// Looks after what the spool holds, in a worker that begins.
+    pub fn start(&self) {
+        if self.settings.spool.is_some() {
+            self.pool().start();
+        }
     }
 
     /// See [`Pool::shut_down`].
@@ -131,6 +163,11 @@ pub fn block(conf: &mut Conf, main: &mut Main, _: &mut Location) -> Result<(), S
         return Err(String::new());
     }
     let settings = draft.finish(name)?;
+    if let Some(Spool { dir, .. }) = &settings.spool
+        && main.redis.iter().any(|redis| redis.settings.spool.as_ref().is_some_and(|spool| spool.dir == *dir))
+    {
+        return Err(format!("the spool \"{}\" belongs to another \"meteorit_redis\"", dir.display()));
+    }
     main.redis.push(Redis::new(settings));
     Ok(())
 }
@@ -170,6 +207,7 @@ struct Draft {
     backlog: Option<usize>,
     max_pending: Option<u32>,
     drain: Option<Msec>,
+    spool: Option<Spool>,
 }
 
 impl Draft {
@@ -187,9 +225,14 @@ impl Draft {
             "backlog",
             "max_pending",
             "drain",
+            "spool",
         ];
         if !known.contains(&name.as_str()) {
             return Err(format!("unknown directive \"{name}\" in \"meteorit_redis\""));
+        }
+        if name == "spool" {
+            let spool = Spool::read(conf, words.get(1..).unwrap_or_default())?;
+            return set(&mut self.spool, spool, &name);
         }
         if words.len() != 2 {
             return Err(format!("invalid number of arguments in \"{name}\" directive"));
@@ -248,6 +291,10 @@ impl Draft {
         if server.username.is_some() && server.password.is_none() {
             return Err(format!("\"meteorit_redis\" \"{name}\" has a user name but no password"));
         }
+        let backlog = self.backlog.unwrap_or(16 * 1024 * 1024);
+        if self.spool.is_some() && backlog > MAX_RECORD {
+            return Err(format!("a \"spool\" goes with a \"backlog\" of {}m at most", MAX_RECORD >> 20));
+        }
         Ok(Settings {
             name,
             addresses,
@@ -256,10 +303,55 @@ impl Draft {
             connect_timeout: self.connect_timeout.unwrap_or(1000),
             timeout: self.timeout.unwrap_or(1000),
             stall_timeout: self.stall_timeout.unwrap_or(5000),
-            backlog: self.backlog.unwrap_or(16 * 1024 * 1024),
+            backlog,
             max_pending: self.max_pending.unwrap_or(100_000),
             drain: self.drain.unwrap_or(10_000),
+            spool: self.spool,
         })
+    }
+}
+
+/// What a record of the spool may have, less room for its table: no request is larger than the backlog.
+const MAX_RECORD: usize = record::MAX_PAYLOAD - record::MAX_PAYLOAD / 8;
+
+impl Spool {
+    /// `spool DIR [max_size=SIZE] [segment=SIZE] [sync=always | 1s | off]`
+    fn read(conf: &mut Conf, words: &[Vec<u8>]) -> Result<Spool, String> {
+        let Some((dir, parameters)) = words.split_first() else {
+            return Err("invalid number of arguments in \"spool\" directive".into());
+        };
+        let (mut max_size, mut segment, mut sync) = (None, None, None);
+        for parameter in parameters {
+            let size = |value: &[u8]| parse_size(value).filter(|size| *size >= 64 * 1024).map(|size| size as u64);
+            let is_new = match parameter.split_at_checked(parameter.iter().position(|byte| *byte == b'=').unwrap_or(0))
+            {
+                Some((b"max_size", value)) => {
+                    size(value.get(1..).unwrap_or_default()).map(|size| max_size.replace(size)).map(|old| old.is_none())
+                }
+                Some((b"segment", value)) => {
+                    size(value.get(1..).unwrap_or_default()).map(|size| segment.replace(size)).map(|old| old.is_none())
+                }
+                Some((b"sync", b"=always")) => Some(sync.replace(Sync::Always).is_none()),
+                Some((b"sync", b"=1s")) => Some(sync.replace(Sync::Second).is_none()),
+                Some((b"sync", b"=off")) => Some(sync.replace(Sync::Off).is_none()),
+                _ => None,
+            };
+            let text = String::from_utf8_lossy(parameter);
+            match is_new {
+                None => {
+                    return Err(format!(
+                        "invalid parameter \"{text}\" in \"spool\" directive: expected \"max_size=SIZE\" or \
+                         \"segment=SIZE\" of 64k at least, or \"sync=always\", \"sync=1s\" or \"sync=off\""
+                    ));
+                }
+                Some(false) => return Err(format!("duplicate parameter \"{text}\" in \"spool\" directive")),
+                Some(true) => {}
+            }
+        }
+        let dir = conf.folder(dir)?;
+        let threads = conf.thread_pool().map_err(|error| format!("a \"spool\" cannot be used: {error}"))?;
+        let (max_size, segment) = (max_size.unwrap_or(1 << 30), segment.unwrap_or(16 << 20));
+        Ok(Spool { dir, max_size, segment, sync: sync.unwrap_or(Sync::Second), threads })
     }
 }
 

@@ -229,14 +229,54 @@ impl Conf<'_> {
 
     /// The whole path of a file that is named as from the folder of the configuration.
     pub fn full_path(&mut self, path: &[u8]) -> Result<PathBuf, String> {
-        let mut name = sys::ngx_str_t::view(path);
+        let name = self.full_name(path, true)?;
+        // SAFETY: in the configuration's pool.
+        Ok(PathBuf::from(OsStr::from_bytes(unsafe { name.bytes() })))
+    }
+
+    fn full_name(&mut self, path: &[u8], of_conf: bool) -> Result<sys::ngx_str_t, String> {
+        // nginx's names end with a NUL byte that does not count.
+        let mut name = self.copy(&[path, b"\0"].concat())?;
+        name.len = path.len();
         // SAFETY: a relative name is replaced by one made in the pool; the given one is only read.
+        match unsafe { sys::ngx_conf_full_name((*self.cf.as_ptr()).cycle, &raw mut name, of_conf.into()) } {
+            sys::OK => Ok(name),
+            _ => Err("out of memory".into()),
+        }
+    }
+
+    /// A copy in the configuration's pool.
+    fn copy(&mut self, bytes: &[u8]) -> Result<sys::ngx_str_t, String> {
+        // SAFETY: the configuration's pool; the memory is as large as told, and nobody else's.
         unsafe {
-            let cf = self.cf.as_ptr();
-            if sys::ngx_conf_full_name((*cf).cycle, &raw mut name, 1) != sys::OK {
+            let copy = sys::ngx_pnalloc((*self.cf.as_ptr()).pool, bytes.len()).cast::<u8>();
+            if copy.is_null() {
                 return Err("out of memory".into());
             }
-            Ok(PathBuf::from(OsStr::from_bytes(name.bytes())))
+            copy.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            Ok(sys::ngx_str_t { len: bytes.len(), data: copy })
+        }
+    }
+
+    /// A folder for data that nginx makes once all is read, with mode 0700 and for the user of its workers, as it does for
+    /// its temporary files (`ngx_create_paths`). A relative name is as from nginx's prefix.
+    pub fn folder(&mut self, path: &[u8]) -> Result<PathBuf, String> {
+        let name = self.full_name(path, false)?;
+        // SAFETY: an ngx_path_t is plain data for which all zeros is what nginx begins with; it lives in the pool of the
+        // configuration, and so does its name.
+        unsafe {
+            let cf = self.cf.as_ptr();
+            let path = sys::ngx_pcalloc((*cf).pool, size_of::<sys::ngx_path_t>()).cast::<sys::ngx_path_t>();
+            if path.is_null() {
+                return Err("out of memory".into());
+            }
+            (*path).name = name;
+            let mut slot = path;
+            if sys::ngx_add_path(cf, &raw mut slot) != sys::OK {
+                // nginx has logged why.
+                return Err(String::new());
+            }
+            Ok(PathBuf::from(OsStr::from_bytes((*path).name.bytes())))
         }
     }
 

@@ -309,20 +309,33 @@ pub(super) unsafe extern "C" fn content_handler(r: *mut sys::ngx_http_request_t)
 
 unsafe extern "C" fn init_process(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_t {
     thread::started(cycle);
+    // SAFETY: nginx gives the cycle that is in use from now on.
+    if unsafe { matches!(sys::ngx_process as u32, sys::NGX_PROCESS_WORKER | sys::NGX_PROCESS_SINGLE) }
+        && let Some(main) = unsafe { main_of(cycle) }
+    {
+        module::init_process(main);
+    }
     sys::OK
+}
+
+/// This module's main configuration; None where there is no http block.
+///
+/// # Safety
+/// `cycle` must be the one in use.
+unsafe fn main_of<'a>(cycle: *mut sys::ngx_cycle_t) -> Option<&'a conf::Main> {
+    // SAFETY: ngx_http_cycle_get_module_main_conf (http/ngx_http_config.h).
+    unsafe {
+        let index = sys::ngx_http_module.index;
+        let ctx = (*(*cycle).conf_ctx.add(index)).cast::<sys::ngx_http_conf_ctx_t>();
+        (*ctx.as_ref()?.main_conf.add(context_index())).cast::<conf::Main>().as_ref()
+    }
 }
 
 unsafe extern "C" fn exit_process(cycle: *mut sys::ngx_cycle_t) {
     // SAFETY: nginx calls this after its event loop, and after the same hook of its own modules.
     unsafe { thread::settle() };
-    // SAFETY: ngx_http_cycle_get_module_main_conf (http/ngx_http_config.h); null where there is no http block. The
-    // event loop has ended: nobody else holds a reference.
-    unsafe {
-        let index = sys::ngx_http_module.index;
-        let ctx = (*(*cycle).conf_ctx.add(index)).cast::<sys::ngx_http_conf_ctx_t>();
-        let Some(ctx) = ctx.as_ref() else { return };
-        if let Some(main) = (*ctx.main_conf.add(context_index())).cast::<conf::Main>().as_ref() {
-            module::exit_process(main);
-        }
+    // SAFETY: as in init_process.
+    if let Some(main) = unsafe { main_of(cycle) } {
+        module::exit_process(main);
     }
 }

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 
+use super::spooler::{Waits, Write};
 use crate::command::{Commands, repeatable};
 use crate::hold::{Record, Terms};
 use crate::ngx::{Msec, Pending};
 use crate::reply::Verdict;
-use crate::response::{Outcome, Problem, Report};
+use crate::response::{Fate, Outcome, Problem, Report};
 use crate::window::{Command, Waiter};
 
 /// Requests by number. A number stays taken until each of the request's commands is settled, so that a window may hold it
@@ -49,6 +50,28 @@ impl Work {
         }
     }
 
+    /// A command of the event with that number went to the spool, or, for this reason, did not.
+    pub fn spooled(&mut self, event: u32, failure: Option<&str>) {
+        if let Some(failure) = failure {
+            return self.add(event, Verdict::Unavailable, || format!("Redis is away, and {failure}"));
+        }
+        match self {
+            Work::Event(outcome) => outcome.spool(),
+            Work::Batch(report) => report.spool(event),
+            Work::Rejected(rejected) => rejected.1.spool(),
+        }
+    }
+
+    /// Whether it is unknown what became of a command of the event with that number.
+    fn is_unclear(&self, event: u32) -> bool {
+        let fate = match self {
+            Work::Event(outcome) => outcome.fate(),
+            Work::Batch(report) => report.fate_of(event),
+            Work::Rejected(rejected) => rejected.1.fate(),
+        };
+        fate == Fate::Timeout
+    }
+
     /// Counts every command without a verdict, `outstanding` in all, as unknown.
     fn expire(&mut self, outstanding: usize, reason: &str) {
         match self {
@@ -66,8 +89,8 @@ pub enum Owner {
     Client(Pending, Work),
     /// A client that has its answer, as `meteorit_ack queued` promises.
     Queue,
-    /// What was held, and is sent now.
-    Hold,
+    /// What was held, and is sent now; with where it lies in the spool, if it does.
+    Hold(Option<u64>),
     /// A client that has had its answer before the end.
     Gone,
 }
@@ -77,22 +100,37 @@ struct Waiting {
     terms: Terms,
     /// How many events it has.
     events: u32,
+    /// How many commands it has.
+    commands: usize,
     /// Commands that are not settled.
     outstanding: usize,
     since: Msec,
     serial: u64,
-    /// Commands that Redis did not take, and is to take later.
-    left: Option<Box<Commands>>,
+    left: Option<Box<Left>>,
+}
+
+/// Commands that Redis did not take, and is to take later.
+#[derive(Default)]
+struct Left {
+    commands: Commands,
+    /// For each of them the number of its event.
+    numbers: Vec<u32>,
+    /// The events of those that are not sent later than at their time.
+    dropped: Vec<u32>,
 }
 
 /// A request of which each command is settled, or whose deadline has passed.
 pub enum Done {
     /// To be answered.
     Client { pending: Pending, work: Work, redis_time: Msec },
+    /// What is left of a client's request goes to the spool.
+    Spool(Write),
     /// What is left of a queued request goes to the hold.
     Queue(Record),
-    /// What was held is done, but for this.
-    Hold(Option<Record>),
+    /// What was held, and where it lies in the spool if it does, is done.
+    Hold(Option<u64>),
+    /// This is left of what was held, of so many commands.
+    HoldLeft(Record, usize),
 }
 
 impl Requests {
@@ -110,7 +148,8 @@ impl Requests {
         self.events += events as usize;
         let serial = self.serial;
         let has_deadline = matches!(owner, Owner::Client(..));
-        let waiting = Waiting { owner, terms, events, outstanding: commands, since: now, serial, left: None };
+        let outstanding = commands;
+        let waiting = Waiting { owner, terms, events, commands, outstanding, since: now, serial, left: None };
         // Their number is bounded, by `max_pending`.
         let number = self.waiting.insert(waiting) as u32;
         if has_deadline {
@@ -128,16 +167,28 @@ impl Requests {
         self.count(waiter.request, now);
     }
 
-    /// Redis has not done a command that it is to do later, by the request's terms: `sent` tells whether it may have.
-    /// Whether it is kept so; if not, it is to be settled.
-    pub fn keep(&mut self, command: &Command<Waiter>, now: Msec) -> bool {
-        let Some(waiting) = self.waiting.get_mut(command.waiter.request as usize) else { return false };
-        if !matches!(waiting.owner, Owner::Queue | Owner::Hold) {
+    /// Redis has not done a command, or, where `command` was sent and not answered, may have: whether it is to do it later,
+    /// by the request's terms. If so the command is settled.
+    pub fn keep(&mut self, command: &Command<Waiter>, is_unclear: bool, now: Msec) -> bool {
+        let Waiter { request, event } = command.waiter;
+        let Some(waiting) = self.waiting.get_mut(request as usize) else { return false };
+        let keeps = match waiting.owner {
+            Owner::Queue | Owner::Hold(_) => true,
+            Owner::Client(..) => waiting.terms.spool && (!is_unclear || waiting.terms.ambiguous),
+            Owner::Gone => false,
+        };
+        if !keeps {
             return false;
         }
-        let Some((bytes, replies)) = repeatable(command.bytes, command.replies) else { return false };
-        waiting.left.get_or_insert_default().push(&bytes, replies);
-        self.count(command.waiter.request, now);
+        let left = waiting.left.get_or_insert_default();
+        match repeatable(command.bytes, command.replies) {
+            Some((bytes, replies)) => {
+                left.commands.push(&bytes, replies);
+                left.numbers.push(event);
+            }
+            None => left.dropped.push(event),
+        }
+        self.count(request, now);
         true
     }
 
@@ -148,21 +199,68 @@ impl Requests {
             return;
         }
         let Some(waiting) = self.waiting.try_remove(number as usize) else { return };
-        self.events -= waiting.events as usize;
-        let events = waiting.events;
-        let record = waiting.left.map(|commands| Record { commands: *commands, events });
-        let redis_time = now.saturating_sub(waiting.since);
-        match waiting.owner {
-            Owner::Client(pending, work) => self.done.push(Done::Client { pending, work, redis_time }),
-            Owner::Queue => self.done.extend(record.map(Done::Queue)),
-            Owner::Hold => self.done.push(Done::Hold(record)),
-            Owner::Gone => {}
+        let Waiting { owner, terms, events, commands, left, since, .. } = waiting;
+        self.events -= events as usize;
+        let redis_time = now.saturating_sub(since);
+        let record = |left: Box<Left>, kept| {
+            let record = Record { commands: left.commands, events, spool: terms.spool, kept };
+            (!record.commands.is_empty()).then_some(record)
+        };
+        match (owner, left) {
+            (Owner::Client(pending, work), None) => self.done.push(Done::Client { pending, work, redis_time }),
+            (Owner::Client(pending, work), Some(left)) => self.leave(pending, work, *left, events, redis_time),
+            (Owner::Queue, left) => {
+                self.done.extend(left.and_then(|left| record(left, None)).map(Done::Queue));
+            }
+            (Owner::Hold(kept), left) => match left.and_then(|left| record(left, kept)) {
+                None => self.done.push(Done::Hold(kept)),
+                Some(record) => self.done.push(Done::HoldLeft(record, commands)),
+            },
+            (Owner::Gone, _) => {}
         }
         while let Some(first) = self.deadlines.front()
             && !self.is_waiting(first)
         {
             self.deadlines.pop_front();
         }
+    }
+
+    /// All that Redis takes now of a client's request is done: what is left goes to the spool, but for events of which it is
+    /// unknown what became of them.
+    fn leave(&mut self, pending: Pending, mut work: Work, left: Left, events: u32, redis_time: Msec) {
+        const REASON: &str = "Redis is away";
+        let (mut commands, mut numbers) = (Commands::new(), Vec::new());
+        for ((command, replies), number) in left.commands.entries().zip(left.numbers) {
+            match work.is_unclear(number) {
+                true => work.add(number, Verdict::Unavailable, || REASON.into()),
+                false => {
+                    commands.push(command, replies);
+                    numbers.push(number);
+                }
+            }
+        }
+        for number in left.dropped {
+            // An event of which more is kept is accepted without what was to be published of it.
+            if !numbers.contains(&number) {
+                work.add(number, Verdict::Unavailable, || REASON.into());
+            }
+        }
+        self.done.push(match commands.is_empty() {
+            true => Done::Client { pending, work, redis_time },
+            false => {
+                let waits = Some(Waits { pending, work, numbers, redis_time });
+                Done::Spool(Write { commands, events, waits })
+            }
+        });
+    }
+
+    /// A client's event was written to the spool, or was not for this reason.
+    pub fn spooled(&mut self, waits: Waits, failure: Option<&str>) {
+        let Waits { pending, mut work, numbers, redis_time } = waits;
+        for number in numbers {
+            work.spooled(number, failure);
+        }
+        self.done.push(Done::Client { pending, work, redis_time });
     }
 
     fn is_waiting(&self, deadline: &Deadline) -> bool {
@@ -218,7 +316,12 @@ impl Requests {
     /// Whether no client waits to be told of it, who could send it again.
     pub fn is_promised(&self, waiter: Waiter) -> bool {
         let waiting = self.waiting.get(waiter.request as usize);
-        waiting.is_some_and(|waiting| matches!(waiting.owner, Owner::Queue | Owner::Hold))
+        waiting.is_some_and(|waiting| matches!(waiting.owner, Owner::Queue | Owner::Hold(_)))
+    }
+
+    /// Whether commands of it may go to the spool.
+    pub fn may_spool(&self, waiter: Waiter) -> bool {
+        self.waiting.get(waiter.request as usize).is_some_and(|waiting| waiting.terms.spool)
     }
 
     /// Whether a command of it may be sent again that Redis may have done.
@@ -246,23 +349,12 @@ impl Requests {
         }
     }
 
-    /// Forgets all of them without an answer; how many events had been promised.
-    pub fn abandon(&mut self) -> usize {
-        let mut promised = 0;
+    /// Forgets all of them without an answer.
+    pub fn abandon(&mut self) {
         for waiting in self.waiting.drain() {
-            match waiting.owner {
-                Owner::Client(pending, _) => pending.abandon(),
-                Owner::Queue | Owner::Hold => promised += waiting.events as usize,
-                Owner::Gone => {}
+            if let Owner::Client(pending, _) = waiting.owner {
+                pending.abandon();
             }
         }
-        for done in self.done.drain(..) {
-            match done {
-                Done::Client { pending, .. } => pending.abandon(),
-                Done::Queue(record) | Done::Hold(Some(record)) => promised += record.events as usize,
-                Done::Hold(None) => {}
-            }
-        }
-        promised
     }
 }

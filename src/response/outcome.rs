@@ -12,6 +12,8 @@ pub struct Outcome {
     unknown: u32,
     /// Commands that are held here until Redis takes them.
     queued: u32,
+    /// Commands that are in the spool until Redis takes them.
+    spooled: u32,
     /// Of the verdict that decides; the first one of its kind.
     reason: Option<Box<str>>,
     retry_after: u32,
@@ -24,6 +26,8 @@ pub enum Fate {
     Stored,
     /// Held here until Redis takes it (202).
     Queued,
+    /// In the spool until Redis takes it (202).
+    Spooled,
     /// The event is at fault (4xx).
     Rejected,
     /// Redis refused for good (502).
@@ -37,14 +41,14 @@ pub enum Fate {
 impl Fate {
     /// Whether the client need not send it again.
     pub fn is_accepted(self) -> bool {
-        matches!(self, Fate::Stored | Fate::Queued)
+        matches!(self, Fate::Stored | Fate::Queued | Fate::Spooled)
     }
 
     /// The status that says so.
     pub fn status(self) -> u16 {
         match self {
             Fate::Stored => 204,
-            Fate::Queued => 202,
+            Fate::Queued | Fate::Spooled => 202,
             Fate::Rejected => 422,
             Fate::Refused => 502,
             Fate::Unavailable => 503,
@@ -56,6 +60,7 @@ impl Fate {
         match self {
             Fate::Stored => "stored",
             Fate::Queued => "queued",
+            Fate::Spooled => "spooled",
             Fate::Rejected => "rejected",
             Fate::Refused => "refused",
             Fate::Unavailable => "unavailable",
@@ -68,6 +73,11 @@ impl Outcome {
     /// Of a command that is held here until Redis takes it.
     pub fn queued() -> Outcome {
         Outcome { queued: 1, ..Outcome::default() }
+    }
+
+    /// Counts a command that is in the spool until Redis takes it.
+    pub fn spool(&mut self) {
+        self.spooled += 1;
     }
 
     /// Counts one command's verdict; `reason` is asked for only when it decides the outcome.
@@ -99,10 +109,13 @@ impl Outcome {
     pub fn fate(&self) -> Fate {
         match self {
             Outcome { unknown: 1.., .. } => Fate::Timeout,
-            Outcome { unavailable: 1.., stored: 1.., .. } => Fate::Timeout,
+            Outcome { unavailable: 1.., stored: 1.., .. } | Outcome { unavailable: 1.., spooled: 1.., .. } => {
+                Fate::Timeout
+            }
             Outcome { unavailable: 1.., .. } => Fate::Unavailable,
             Outcome { refused: 1.., .. } => Fate::Refused,
             Outcome { rejected: 1.., .. } => Fate::Rejected,
+            Outcome { spooled: 1.., .. } => Fate::Spooled,
             Outcome { queued: 1.., .. } => Fate::Queued,
             _ => Fate::Stored,
         }
@@ -111,7 +124,7 @@ impl Outcome {
     /// The reason, and how much was written nonetheless.
     pub fn detail(&self) -> String {
         let reason = self.reason.as_deref().unwrap_or("nothing was answered");
-        let all = self.stored + self.rejected + self.refused + self.unavailable + self.unknown;
+        let all = self.stored + self.spooled + self.rejected + self.refused + self.unavailable + self.unknown;
         match (self.fate(), self.stored) {
             (Fate::Unavailable, _) => format!("{reason}; nothing was written"),
             (_, 0) => reason.to_owned(),

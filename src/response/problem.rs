@@ -280,7 +280,7 @@ impl Problem {
             Problem::Told { status, problem } => return Words { status: *status, ..problem.words() },
             Problem::Redis(outcome) => {
                 let (status, kind, title) = match outcome.fate() {
-                    fate @ (Fate::Stored | Fate::Queued) => {
+                    fate @ (Fate::Stored | Fate::Queued | Fate::Spooled) => {
                         return Words { status: fate.status(), kind: "", title: "", detail: String::new() };
                     }
                     Fate::Rejected => (422, "rejected-by-redis", "Event rejected by Redis"),

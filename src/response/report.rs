@@ -187,6 +187,19 @@ impl Report {
         }
     }
 
+    /// A command of the event with that number is in the spool until Redis takes it.
+    pub fn spool(&mut self, number: u32) {
+        if let Some(taken) = self.taken.get_mut(number as usize) {
+            taken.outstanding = taken.outstanding.saturating_sub(1);
+            taken.outcome.spool();
+        }
+    }
+
+    /// What is known of the event with that number so far.
+    pub fn fate_of(&self, number: u32) -> Fate {
+        self.taken.get(number as usize).map_or(Fate::Stored, |taken| taken.outcome.fate())
+    }
+
     /// Every event that was taken is held here until Redis takes it.
     pub fn queue(&mut self) {
         self.taken.iter_mut().for_each(|taken| taken.outcome = Outcome::queued());

@@ -1,0 +1,336 @@
+//! Spooler: hands what Redis does not take to the spool's files, and reads it back when it does, by work that runs in nginx's
+//! threads: one after another, each with all that has come up meanwhile.
+
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Pool;
+use super::requests::Work;
+use crate::command::Commands;
+use crate::conf::redis::{Settings, Spool, Sync};
+use crate::hold::{Hold, Record};
+use crate::ngx::{self, Level, Msec, Pending};
+use crate::spool::disk::{Disk, Kept, Limits, NotKept};
+
+/// How much is read from the files at a time, in bytes.
+const READ: usize = 256 * 1024;
+/// How often lanes of dead workers are looked for, in milliseconds.
+const ADOPT: Msec = 5000;
+/// How often `sync=1s` brings to the disk what was written, in milliseconds.
+const SYNC: Msec = 1000;
+
+pub struct Spooler {
+    pool: Weak<Pool>,
+    settings: Rc<Settings>,
+    /// With a thread while `is_busy`, and nobody's else.
+    disk: Arc<Mutex<Disk>>,
+    is_busy: bool,
+    /// What is to be written, in order.
+    writes: VecDeque<Write>,
+    /// Of those, and of what is being written.
+    bytes: usize,
+    events: usize,
+    /// What has been read and is done with.
+    done: Vec<u64>,
+    part: Option<(u64, u32)>,
+    rejected: Vec<(Commands, String)>,
+    /// Whether the files hold what was not read yet.
+    has_unread: bool,
+    is_empty: bool,
+    /// When what was written is to be brought to the disk.
+    sync_at: Option<Msec>,
+    adopt_at: Msec,
+    /// Nothing is tried before, after a failure.
+    retry_at: Msec,
+}
+
+/// Commands that go to the files, and who waits for that.
+pub struct Write {
+    pub commands: Commands,
+    pub events: u32,
+    pub waits: Option<Waits>,
+}
+
+/// A client that is answered once its event is written.
+pub struct Waits {
+    pub pending: Pending,
+    pub work: Work,
+    /// For each command, the number of its event.
+    pub numbers: Vec<u32>,
+    pub redis_time: Msec,
+}
+
+/// Is given each client whose event was written, or was not for this reason.
+pub type Answer<'a> = dyn FnMut(Waits, Option<&str>) + 'a;
+
+/// What a thread is to do.
+struct Job {
+    append: Vec<Commands>,
+    done: Vec<u64>,
+    rejected: Vec<(Commands, String)>,
+    unix_ms: u64,
+    sync_appended: bool,
+    sync: bool,
+    adopt: bool,
+    read: bool,
+}
+
+/// What it did.
+struct Outcome {
+    appended: Result<(), NotKept>,
+    rejected: Result<(), NotKept>,
+    synced: Result<(), NotKept>,
+    records: Vec<Kept>,
+    has_unread: bool,
+    is_empty: bool,
+    notes: Vec<String>,
+}
+
+impl Spooler {
+    pub fn new(pool: Weak<Pool>, settings: Rc<Settings>, spool: &Spool) -> Spooler {
+        let limits = Limits { dir: spool.dir.clone(), max_size: spool.max_size, segment: spool.segment };
+        Spooler {
+            pool,
+            settings,
+            disk: Arc::new(Mutex::new(Disk::new(limits))),
+            is_busy: false,
+            writes: VecDeque::new(),
+            bytes: 0,
+            events: 0,
+            done: Vec::new(),
+            part: None,
+            rejected: Vec::new(),
+            has_unread: false,
+            is_empty: true,
+            sync_at: None,
+            adopt_at: 0,
+            retry_at: 0,
+        }
+    }
+
+    /// Takes what is to be written behind all that is there.
+    pub fn push(&mut self, write: Write) {
+        self.bytes += write.commands.len();
+        self.events += write.events as usize;
+        self.writes.push_back(write);
+    }
+
+    /// A record that was read is done with.
+    pub fn acknowledge(&mut self, number: u64) {
+        self.done.push(number);
+    }
+
+    /// What Redis refuses for good, and nobody waits to be told of.
+    pub fn reject(&mut self, commands: Commands, note: String) {
+        self.rejected.push((commands, note));
+    }
+
+    /// Whether new events have to go behind others.
+    pub fn is_active(&self) -> bool {
+        !self.is_empty || !self.writes.is_empty() || self.events > 0
+    }
+
+    /// Of what is not written yet, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many events are not written yet.
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// When there is something to do next, if nothing happens before; None while a thread is at work.
+    pub fn due_at(&self) -> Option<Msec> {
+        if self.is_busy {
+            return None;
+        }
+        let writes = (!self.writes.is_empty()).then_some(self.retry_at);
+        [writes, self.sync_at, Some(self.adopt_at)].into_iter().flatten().min()
+    }
+
+    /// Whether a worker on its way out has to stay.
+    pub fn must_stay(&self) -> bool {
+        self.is_busy || !self.writes.is_empty()
+    }
+
+    /// Lets a thread do what has come up, if none is at work; `read` says whether Redis takes what the files hold.
+    pub fn run(&mut self, now: Msec, read: bool, answer: &mut Answer) {
+        let Some(spool) = &self.settings.spool else { return };
+        let writes = !self.writes.is_empty() && now >= self.retry_at;
+        let sync = self.sync_at.is_some_and(|at| at <= now);
+        let adopt = self.adopt_at <= now;
+        let read = read && self.has_unread;
+        let acknowledges = !self.done.is_empty() || !self.rejected.is_empty();
+        if self.is_busy || !(writes || sync || adopt || read || acknowledges) {
+            return;
+        }
+        // As many as make one write, and at most what a thread has to have in memory anyway.
+        let count = if writes { self.writes.len() } else { 0 };
+        let job = Job {
+            append: self.writes.iter_mut().take(count).map(|write| std::mem::take(&mut write.commands)).collect(),
+            done: std::mem::take(&mut self.done),
+            rejected: std::mem::take(&mut self.rejected),
+            unix_ms: ngx::unix_ms(),
+            sync_appended: spool.sync == Sync::Always,
+            sync,
+            adopt,
+            read,
+        };
+        if adopt {
+            self.adopt_at = now + ADOPT;
+        }
+        if sync {
+            self.sync_at = None;
+        }
+        if count > 0 && spool.sync == Sync::Second {
+            self.sync_at.get_or_insert(now + SYNC);
+        }
+        let shared = Arc::new(Mutex::new(job));
+        let (disk, its_job, pool) = (self.disk.clone(), shared.clone(), self.pool.clone());
+        let work = move || lock(&its_job).run(&mut lock(&disk));
+        let whose = shared.clone();
+        let done = move |outcome: Option<Outcome>| {
+            if let Some(pool) = pool.upgrade() {
+                pool.spooled(std::mem::take(&mut lock(&whose).append), outcome);
+            }
+        };
+        if spool.threads.run(work, done).is_ok() {
+            self.is_busy = true;
+            return;
+        }
+        let mut job = lock(&shared);
+        self.done = std::mem::take(&mut job.done);
+        self.rejected = std::mem::take(&mut job.rejected);
+        self.adopt_at = self.adopt_at.max(now + SYNC);
+        self.settle(std::mem::take(&mut job.append), Some("nginx's threads take no more work".into()), now, answer);
+    }
+
+    /// A thread is done.
+    fn finish(
+        &mut self,
+        append: Vec<Commands>,
+        outcome: Option<Outcome>,
+        hold: &mut Hold,
+        now: Msec,
+        answer: &mut Answer,
+    ) {
+        self.is_busy = false;
+        let Some(outcome) = outcome else {
+            return self.settle(append, Some("a thread has failed".into()), now, answer);
+        };
+        let name = &self.settings.name;
+        for note in outcome.notes {
+            ngx::log(Level::Error, &format!("redis \"{name}\": spool: {note}"));
+        }
+        for failed in [outcome.rejected, outcome.synced].into_iter().filter_map(Result::err) {
+            ngx::log(Level::Error, &format!("redis \"{name}\": spool: {failed}"));
+        }
+        if self.is_empty && !outcome.is_empty {
+            ngx::log(Level::Warn, &format!("redis \"{name}\": events go to the spool"));
+        } else if !self.is_empty && outcome.is_empty {
+            ngx::log(Level::Notice, &format!("redis \"{name}\": the spool is empty: everything in it was replayed"));
+        }
+        (self.has_unread, self.is_empty) = (outcome.has_unread, outcome.is_empty);
+        for Kept { number, commands } in outcome.records {
+            hold.push(Record { commands, events: 1, spool: true, kept: Some(number) });
+        }
+        self.settle(append, outcome.appended.err().map(|error| error.to_string()), now, answer);
+    }
+
+    /// The first of what is to be written is written, or was not for this reason.
+    fn settle(&mut self, append: Vec<Commands>, failure: Option<String>, now: Msec, answer: &mut Answer) {
+        if let Some(failure) = &failure {
+            let name = &self.settings.name;
+            ngx::log(Level::Error, &format!("redis \"{name}\": spool: {failure}"));
+            self.retry_at = now + SYNC;
+        }
+        let mut promised = VecDeque::new();
+        for (mut write, commands) in self.writes.drain(..append.len()).zip(append) {
+            match write.waits {
+                // Promised: it is tried again.
+                None if failure.is_some() => {
+                    write.commands = commands;
+                    promised.push_back(write);
+                    continue;
+                }
+                None => {}
+                Some(waits) => answer(waits, failure.as_deref()),
+            }
+            self.bytes -= commands.len();
+            self.events -= write.events as usize;
+        }
+        promised.append(&mut self.writes);
+        self.writes = promised;
+    }
+
+    /// Of a record that is not done with, so many commands are.
+    pub fn acknowledge_part(&mut self, number: u64, commands: u32) {
+        self.part = Some((number, commands));
+    }
+
+    /// At a worker's end: writes what was promised, without a thread, and lets others have the files. How many events are
+    /// lost, and why.
+    pub fn close(&mut self, promised: impl Iterator<Item = Record>) -> (usize, String) {
+        let mut disk = lock(&self.disk);
+        std::mem::take(&mut self.done).into_iter().for_each(|number| disk.acknowledge(number));
+        if let Some((number, commands)) = self.part.take() {
+            disk.acknowledge_part(number, commands);
+        }
+        let (mut lost, mut why) = (0, String::new());
+        let writes = self.writes.drain(..).filter(|write| write.waits.is_none());
+        let writes = writes.map(|write| (write.commands, write.events));
+        let records = promised.map(|record| (record.commands, record.events));
+        for (commands, events) in writes.chain(records) {
+            if let Err(error) = disk.append(&[commands], ngx::unix_ms(), false) {
+                lost += events as usize;
+                why = error.to_string();
+            }
+        }
+        for (commands, note) in self.rejected.drain(..) {
+            let _ = disk.reject(&commands, ngx::unix_ms(), &note);
+        }
+        if let Err(error) = disk.sync() {
+            ngx::log(Level::Error, &format!("redis \"{}\": spool: {error}", self.settings.name));
+        }
+        disk.close();
+        (lost, why)
+    }
+}
+
+impl Job {
+    fn run(&mut self, disk: &mut Disk) -> Outcome {
+        if self.adopt {
+            disk.adopt();
+        }
+        self.done.drain(..).for_each(|number| disk.acknowledge(number));
+        let mut rejected = Ok(());
+        for (commands, note) in self.rejected.drain(..) {
+            rejected = rejected.and(disk.reject(&commands, self.unix_ms, &note));
+        }
+        let appended = match self.append.is_empty() {
+            true => Ok(()),
+            false => disk.append(&self.append, self.unix_ms, self.sync_appended),
+        };
+        let synced = if self.sync { disk.sync() } else { Ok(()) };
+        let records = if self.read { disk.read(READ) } else { Vec::new() };
+        let has_unread = disk.has_unread();
+        Outcome { appended, rejected, synced, records, has_unread, is_empty: disk.is_empty(), notes: disk.take_notes() }
+    }
+}
+
+impl Pool {
+    /// A thread has done its part for the spool.
+    fn spooled(&self, append: Vec<Commands>, outcome: Option<Outcome>) {
+        self.with(|_, state, now| {
+            let super::State { spooler, hold, requests, .. } = state;
+            let Some(spooler) = spooler else { return };
+            spooler.finish(append, outcome, hold, now, &mut |waits, failure| requests.spooled(waits, failure));
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

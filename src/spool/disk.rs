@@ -1,0 +1,627 @@
+//! Disk: a worker's spool as a queue of records: appended at one end, read at the other, deleted once acknowledged.
+//!
+//! Every call blocks: it is made in a thread of nginx's, or at a worker's end. The lanes that dead workers have left are read
+//! before the own one, the oldest first.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::record::{self, Unencodable};
+use super::{Cursor, Lane, Part, Reader, Rejected, Segment, SegmentFile, SegmentName, files};
+use crate::command::Commands;
+
+/// What a spool may be like.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub dir: PathBuf,
+    /// Of all workers together, in bytes.
+    pub max_size: u64,
+    /// A segment that is as long takes no more records.
+    pub segment: u64,
+}
+
+/// The queue. Owns its lanes as long as it lives.
+pub struct Disk {
+    limits: Limits,
+    /// Those of dead workers, the oldest first, and behind them the own one, once it is needed.
+    sources: VecDeque<Source>,
+    writer: Option<Segment>,
+    rejected: Option<Rejected>,
+    /// Records that were handed out and not acknowledged, in order.
+    out: VecDeque<Place>,
+    /// How many records were handed out.
+    count: u64,
+    /// What all workers use, in bytes, and when that was looked at.
+    usage: Option<(u64, Instant)>,
+    cursor_written: Option<Instant>,
+    /// What is to be told in the log.
+    notes: Vec<String>,
+}
+
+struct Source {
+    lane: Lane,
+    is_own: bool,
+    cursor: Option<Cursor>,
+    segments: VecDeque<Stretch>,
+}
+
+/// A segment, and how far it was read.
+struct Stretch {
+    file: SegmentFile,
+    state: State,
+    /// Records that were handed out and not acknowledged.
+    out: usize,
+    is_damaged: bool,
+    /// Whether every whole record that was there has been handed out.
+    is_drained: bool,
+}
+
+impl From<SegmentFile> for Stretch {
+    fn from(file: SegmentFile) -> Stretch {
+        Stretch { file, state: State::Unread, out: 0, is_damaged: false, is_drained: false }
+    }
+}
+
+enum State {
+    Unread,
+    Reading { file: File, reader: Reader, skip: u32 },
+    Read,
+}
+
+/// Where a record that was handed out lies.
+struct Place {
+    number: u64,
+    lane: PathBuf,
+    segment: SegmentName,
+    start: u64,
+    end: u64,
+}
+
+/// A record that was read.
+#[derive(Debug)]
+pub struct Kept {
+    /// By which it is acknowledged.
+    pub number: u64,
+    pub commands: Commands,
+}
+
+/// Why nothing was appended.
+#[derive(Debug, Error)]
+pub enum NotKept {
+    #[error("the spool has its max_size of {0} bytes")]
+    Full(u64),
+    #[error(transparent)]
+    File(#[from] files::Error),
+    #[error(transparent)]
+    Record(#[from] Unencodable),
+}
+
+/// How much is read from a file at a time, in bytes.
+const CHUNK: usize = 64 * 1024;
+/// How long the sum of all files is taken for right.
+const USAGE_AGE: Duration = Duration::from_secs(1);
+/// How often the cursor is written while records are acknowledged.
+const CURSOR_AGE: Duration = Duration::from_millis(200);
+
+impl Disk {
+    pub fn new(limits: Limits) -> Disk {
+        Disk {
+            limits,
+            sources: VecDeque::new(),
+            writer: None,
+            rejected: None,
+            out: VecDeque::new(),
+            count: 0,
+            usage: None,
+            cursor_written: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Takes over the lanes that nobody owns.
+    pub fn adopt(&mut self) {
+        let adoption = match Lane::adopt(&self.limits.dir) {
+            Ok(adoption) => adoption,
+            Err(error) => return self.notes.push(error.to_string()),
+        };
+        self.notes.extend(adoption.failed.iter().map(ToString::to_string));
+        for lane in adoption.lanes {
+            match Source::of(lane) {
+                Ok(source) if source.segments.is_empty() => {
+                    let _ = source.lane.remove_if_empty();
+                }
+                Ok(source) => {
+                    let own = usize::from(self.sources.back().is_some_and(|source| source.is_own));
+                    let at = self.sources.iter().take(self.sources.len() - own);
+                    let at = at.filter(|other| other.lane.name() < source.lane.name()).count();
+                    // What is being read is not overtaken.
+                    let at = at.max(usize::from(self.sources.front().is_some_and(Source::is_begun)));
+                    self.notes
+                        .push(format!("taking over \"{}\" of a worker that is gone", source.lane.path().display()));
+                    self.sources.insert(at.min(self.sources.len() - own), source);
+                }
+                Err(error) => self.notes.push(error.to_string()),
+            }
+        }
+    }
+
+    /// Appends records, all of them or none, and brings them to the disk where `sync` says so.
+    pub fn append(&mut self, records: &[Commands], unix_ms: u64, sync: bool) -> Result<(), NotKept> {
+        if self.writer.as_ref().is_some_and(|writer| writer.len() >= self.limits.segment) {
+            self.finish_segment(sync)?;
+        }
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.begin_segment()?,
+        };
+        let writer = self.writer.insert(writer);
+        let mut bytes = Vec::new();
+        for commands in records {
+            let commands =
+                commands.entries().map(|(bytes, replies)| record::Command { bytes, replies: count(replies) });
+            record::encode(writer.marker(), unix_ms, "", commands, &mut bytes)?;
+        }
+        let length = bytes.len() as u64;
+        if self.usage() + length > self.limits.max_size {
+            return Err(NotKept::Full(self.limits.max_size));
+        }
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.append(&bytes)?;
+        if let Some((usage, _)) = &mut self.usage {
+            *usage += length;
+        }
+        match sync {
+            true => Ok(writer.sync()?),
+            false => Ok(()),
+        }
+    }
+
+    /// Brings to the disk what was appended.
+    pub fn sync(&mut self) -> Result<(), NotKept> {
+        Ok(self.writer.as_mut().map_or(Ok(()), Segment::sync)?)
+    }
+
+    /// Adds to the file of what Redis has refused for good, with why.
+    pub fn reject(&mut self, commands: &Commands, unix_ms: u64, note: &str) -> Result<(), NotKept> {
+        let rejected = match self.rejected.take() {
+            Some(rejected) => rejected,
+            None => Rejected::open(&self.limits.dir)?,
+        };
+        let rejected = self.rejected.insert(rejected);
+        let mut bytes = Vec::new();
+        let commands = commands.entries().map(|(bytes, replies)| record::Command { bytes, replies: count(replies) });
+        record::encode(rejected.marker(), unix_ms, note, commands, &mut bytes)?;
+        Ok(rejected.append(&bytes)?)
+    }
+
+    /// The next records, until they have `limit` bytes or there are no more.
+    pub fn read(&mut self, limit: usize) -> Vec<Kept> {
+        let Disk { sources, writer, out, count, notes, .. } = self;
+        let written = writer.as_ref().map(Segment::name);
+        let (mut records, mut length) = (Vec::new(), 0);
+        for source in sources.iter_mut() {
+            let Source { lane, segments, cursor, .. } = source;
+            for stretch in segments.iter_mut() {
+                while length < limit {
+                    let name = stretch.file.name;
+                    let may_grow = written == Some(name);
+                    match stretch.next(*cursor, may_grow) {
+                        Ok(Next::Record { start, end, commands }) => {
+                            length += commands.len();
+                            *count += 1;
+                            out.push_back(Place {
+                                number: *count,
+                                lane: lane.path().into(),
+                                segment: name,
+                                start,
+                                end,
+                            });
+                            records.push(Kept { number: *count, commands });
+                        }
+                        Ok(Next::Damage(text)) => notes.push(format!("\"{}\": {text}", stretch.file.path.display())),
+                        Ok(Next::End) => break,
+                        Err(error) => {
+                            notes.push(error.to_string());
+                            (stretch.state, stretch.is_damaged) = (State::Read, true);
+                        }
+                    }
+                }
+            }
+        }
+        self.tidy();
+        records
+    }
+
+    /// Acknowledges a record: it is done with for good.
+    pub fn acknowledge(&mut self, number: u64) {
+        let Some(at) = self.out.iter().position(|place| place.number == number) else { return };
+        let Some(place) = self.out.remove(at) else { return };
+        let source = self.sources.iter_mut().find(|source| source.lane.path() == place.lane);
+        if let Some(source) = source {
+            if let Some(stretch) = source.segments.iter_mut().find(|stretch| stretch.file.name == place.segment) {
+                stretch.out -= 1;
+            }
+            // Only what all before is done with, too.
+            if at == 0 {
+                source.cursor = Some(Cursor { segment: place.segment, offset: place.end, commands: 0 });
+            }
+        }
+        if at == 0 && self.cursor_written.is_none_or(|when| when.elapsed() >= CURSOR_AGE) {
+            self.write_cursors();
+        }
+        self.tidy();
+    }
+
+    /// Of the oldest record that was handed out, so many commands are done with.
+    pub fn acknowledge_part(&mut self, number: u64, commands: u32) {
+        let Some(place) = self.out.front().filter(|place| place.number == number) else { return };
+        if let Some(source) = self.sources.iter_mut().find(|source| source.lane.path() == place.lane) {
+            let before = source.cursor.filter(|cursor| cursor.segment == place.segment && cursor.offset == place.start);
+            let commands = before.map_or(0, |cursor| cursor.commands) + commands;
+            source.cursor = Some(Cursor { segment: place.segment, offset: place.start, commands });
+        }
+    }
+
+    /// Whether there are records that were not handed out.
+    pub fn has_unread(&mut self) -> bool {
+        let written = self.writer.as_ref().map(Segment::name);
+        let mut stretches = self.sources.iter_mut().flat_map(|source| &mut source.segments);
+        stretches.any(|stretch| match stretch.state {
+            State::Unread => true,
+            State::Reading { .. } => written != Some(stretch.file.name) || !stretch.is_read_so_far(),
+            State::Read => false,
+        })
+    }
+
+    /// Whether every record was acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.sources.iter().all(|source| source.segments.is_empty())
+    }
+
+    /// What is to be told in the log.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Lets others have the lanes, with what is in them.
+    pub fn close(&mut self) {
+        self.write_cursors();
+        self.writer = None;
+        self.tidy();
+        for source in self.sources.drain(..).filter(|source| source.segments.is_empty()) {
+            let _ = source.lane.remove_if_empty();
+        }
+    }
+
+    fn write_cursors(&mut self) {
+        self.cursor_written = Some(Instant::now());
+        for source in &self.sources {
+            if let Some(cursor) = &source.cursor
+                && let Err(error) = source.lane.write_cursor(cursor)
+            {
+                self.notes.push(error.to_string());
+            }
+        }
+    }
+
+    fn usage(&mut self) -> u64 {
+        match self.usage {
+            Some((usage, when)) if when.elapsed() < USAGE_AGE => usage,
+            _ => {
+                let usage = files::usage(&self.limits.dir).unwrap_or(0);
+                self.usage = Some((usage, Instant::now()));
+                usage
+            }
+        }
+    }
+
+    fn begin_segment(&mut self) -> Result<Segment, NotKept> {
+        // Somebody may have taken the lane's folder away.
+        let is_gone = |own: &Source| own.segments.is_empty() && !own.lane.path().exists();
+        if self.sources.back().is_some_and(|source| source.is_own && is_gone(source)) {
+            self.sources.pop_back();
+        }
+        if !self.sources.back().is_some_and(|source| source.is_own) {
+            let lane = Lane::create(&self.limits.dir)?;
+            self.sources.push_back(Source { lane, is_own: true, cursor: None, segments: VecDeque::new() });
+        }
+        let Some(own) = self.sources.back_mut() else { return Err(NotKept::Full(0)) };
+        let number = own.segments.back().map_or(1, |last| last.file.name.number.saturating_add(1));
+        let number = own.cursor.map_or(number, |cursor| number.max(cursor.segment.number.saturating_add(1)));
+        let segment = Segment::create(&own.lane, number)?;
+        let file = SegmentFile { path: segment.path().into(), name: segment.name(), length: segment.len() };
+        own.segments.push_back(file.into());
+        Ok(segment)
+    }
+
+    fn finish_segment(&mut self, sync: bool) -> Result<(), NotKept> {
+        if sync && let Some(writer) = &mut self.writer {
+            writer.sync()?;
+        }
+        self.writer = None;
+        Ok(())
+    }
+
+    /// Deletes what is done with.
+    fn tidy(&mut self) {
+        let written = self.writer.as_ref().map(Segment::name);
+        let mut notes = Vec::new();
+        let mut ends_writer = false;
+        for source in &mut self.sources {
+            let Source { lane, segments, .. } = source;
+            segments.retain_mut(|stretch| {
+                let is_written = written == Some(stretch.file.name);
+                let done = stretch.out == 0 && (stretch.is_read() || is_written && stretch.is_read_so_far());
+                if !done {
+                    return true;
+                }
+                ends_writer |= is_written;
+                let result = match stretch.is_damaged {
+                    true => lane.set_aside(&stretch.file).map(|path| {
+                        notes.push(format!("the damaged segment is kept as \"{}\"", path.display()));
+                    }),
+                    false => lane.remove(&stretch.file),
+                };
+                notes.extend(result.err().map(|error| error.to_string()));
+                false
+            });
+        }
+        if ends_writer {
+            self.writer = None;
+            self.usage = None;
+        }
+        self.sources.retain(|source| {
+            let gone = !source.is_own && source.segments.is_empty();
+            if gone {
+                let _ = source.lane.remove_if_empty();
+            }
+            !gone
+        });
+        self.notes.extend(notes);
+    }
+}
+
+impl Source {
+    fn of(lane: Lane) -> files::Result<Source> {
+        let (segments, cursor) = (lane.segments()?, lane.read_cursor()?);
+        let first = cursor.map_or(0, |cursor| cursor.segment.number);
+        let (done, segments): (Vec<_>, Vec<_>) = segments.into_iter().partition(|file| file.name.number < first);
+        done.iter().try_for_each(|file| lane.remove(file))?;
+        Ok(Source { lane, is_own: false, cursor, segments: segments.into_iter().map(Stretch::from).collect() })
+    }
+
+    fn is_begun(&self) -> bool {
+        self.segments.front().is_some_and(|stretch| !matches!(stretch.state, State::Unread))
+    }
+}
+
+enum Next {
+    Record { start: u64, end: u64, commands: Commands },
+    Damage(String),
+    End,
+}
+
+impl Stretch {
+    fn is_read(&self) -> bool {
+        matches!(self.state, State::Read)
+    }
+
+    /// Whether nothing has been appended since it was read to its end.
+    fn is_read_so_far(&mut self) -> bool {
+        let State::Reading { file, .. } = &mut self.state else { return false };
+        if !self.is_drained {
+            return false;
+        }
+        let at = file.stream_position().ok();
+        at.is_some() && at == file.metadata().ok().map(|found| found.len())
+    }
+
+    fn next(&mut self, cursor: Option<Cursor>, may_grow: bool) -> files::Result<Next> {
+        if matches!(self.state, State::Unread) {
+            let (offset, skip) = Cursor::within(cursor, self.file.name);
+            let (file, reader) = self.file.open_at(offset)?;
+            self.state = State::Reading { file, reader, skip };
+        }
+        self.is_drained = false;
+        let State::Reading { file, reader, skip } = &mut self.state else { return Ok(Next::End) };
+        let mut ended = false;
+        loop {
+            match reader.next() {
+                Some(Part::Intact { offset, end, record }) => {
+                    let mut commands = Commands::new();
+                    let skipped = std::mem::take(skip) as usize;
+                    for command in record.commands().skip(skipped) {
+                        commands.push(command.bytes, command.replies.get().into());
+                    }
+                    if commands.is_empty() {
+                        continue;
+                    }
+                    self.out += 1;
+                    return Ok(Next::Record { start: offset, end, commands });
+                }
+                Some(Part::Damaged { from, to }) => {
+                    self.is_damaged = true;
+                    return Ok(Next::Damage(format!("bytes {from} to {to} are damaged and are skipped")));
+                }
+                Some(Part::Torn { from, .. }) => {
+                    return Ok(Next::Damage(format!("the record at byte {from} was not written whole and is skipped")));
+                }
+                Some(Part::Unreadable(why)) => {
+                    (self.state, self.is_damaged) = (State::Read, true);
+                    return Ok(Next::Damage(why.to_string()));
+                }
+                None if ended => {
+                    self.state = State::Read;
+                    return Ok(Next::End);
+                }
+                None => {}
+            }
+            let mut bytes = vec![0; CHUNK];
+            match file.read(&mut bytes) {
+                Ok(0) if may_grow => {
+                    self.is_drained = true;
+                    return Ok(Next::End);
+                }
+                Ok(0) => {
+                    reader.end();
+                    ended = true;
+                }
+                Ok(count) => reader.push(bytes.get(..count).unwrap_or_default()),
+                Err(source) => {
+                    return Err(files::Error { action: "read", path: self.file.path.clone(), source });
+                }
+            }
+        }
+    }
+}
+
+/// A transaction with more replies than a record can say has no end that Redis would take.
+fn count(replies: u32) -> NonZeroU16 {
+    u16::try_from(replies).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn limits(dir: &tempfile::TempDir) -> Limits {
+        Limits { dir: dir.path().into(), max_size: 1 << 20, segment: 1000 }
+    }
+
+    fn record(name: &str) -> Commands {
+        let mut commands = Commands::new();
+        commands.push(name.as_bytes(), 1);
+        commands.push(b"second", 1);
+        commands
+    }
+
+    fn append(disk: &mut Disk, names: std::ops::Range<usize>) {
+        for name in names {
+            disk.append(&[record(&format!("{name}"))], 1, false).unwrap();
+        }
+    }
+
+    fn names(records: &[Kept]) -> Vec<String> {
+        let first = |kept: &Kept| String::from_utf8(kept.commands.iter().next().unwrap().to_vec()).unwrap();
+        records.iter().map(first).collect()
+    }
+
+    fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+        range.map(|n| n.to_string()).collect()
+    }
+
+    fn files(dir: &tempfile::TempDir) -> usize {
+        fs::read_dir(dir.path())
+            .unwrap()
+            .flatten()
+            .map(|lane| fs::read_dir(lane.path()).map_or(0, Iterator::count))
+            .sum()
+    }
+
+    #[test]
+    fn records_come_out_in_order_and_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = Disk::new(limits(&dir));
+        assert!(disk.is_empty());
+        append(&mut disk, 0..100);
+        assert!(files(&dir) >= 5, "several segments");
+        let mut seen = Vec::new();
+        append(&mut disk, 100..110);
+        loop {
+            let unread = disk.has_unread();
+            let records = disk.read(100);
+            assert!(unread || records.is_empty());
+            if records.is_empty() {
+                break;
+            }
+            seen.extend(names(&records));
+            records.iter().for_each(|record| disk.acknowledge(record.number));
+        }
+        assert_eq!(seen, numbers(0..110));
+        assert!(disk.is_empty());
+        append(&mut disk, 110..112);
+        assert_eq!(names(&disk.read(1000)), numbers(110..112));
+        assert_eq!(disk.take_notes(), Vec::<String>::new());
+        disk.close();
+        drop(disk);
+        assert_eq!(files(&dir), 2, "one segment, and the cursor");
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_read_by_the_next_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = Disk::new(limits(&dir));
+        append(&mut disk, 0..50);
+        let records = disk.read(usize::MAX);
+        records[..20].iter().for_each(|record| disk.acknowledge(record.number));
+        // Out of turn: an older one is still out.
+        disk.acknowledge(records[22].number);
+        disk.acknowledge_part(records[20].number, 1);
+        let mut other = Disk::new(limits(&dir));
+        other.adopt();
+        assert!(other.is_empty(), "its owner lives");
+        disk.close();
+        append(&mut other, 50..60);
+        other.adopt();
+        let records = other.read(usize::MAX);
+        assert_eq!(records[0].commands.iter().collect::<Vec<_>>(), [b"second"], "one of its commands is done with");
+        let expected: Vec<String> = ["second".to_owned()].into_iter().chain(numbers(21..60)).collect();
+        assert_eq!(names(&records), expected);
+        records.iter().for_each(|record| other.acknowledge(record.number));
+        assert!(other.is_empty());
+        other.close();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_segment_is_kept_aside_and_what_is_intact_in_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = Disk::new(limits(&dir));
+        append(&mut disk, 0..10);
+        disk.close();
+        drop(disk);
+        let lane = fs::read_dir(dir.path()).unwrap().flatten().next().unwrap().path();
+        let segment = fs::read_dir(&lane).unwrap().flatten().next().unwrap().path();
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[150] ^= 1;
+        fs::write(&segment, bytes).unwrap();
+        fs::write(lane.join("foreign"), "x").unwrap();
+        let mut disk = Disk::new(limits(&dir));
+        disk.adopt();
+        let records = disk.read(usize::MAX);
+        assert_eq!(records.len(), 9);
+        records.iter().for_each(|record| disk.acknowledge(record.number));
+        let notes = disk.take_notes().join("\n");
+        assert!(notes.contains("are damaged and are skipped") && notes.contains("is kept as"), "{notes}");
+        assert!(disk.is_empty());
+    }
+
+    #[test]
+    fn a_full_spool_takes_no_more_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = Disk::new(Limits { max_size: 2000, ..limits(&dir) });
+        let taken = (0..100).take_while(|n| disk.append(&[record(&n.to_string())], 1, true).is_ok()).count();
+        assert!((10..50).contains(&taken), "{taken}");
+        let records = disk.read(usize::MAX);
+        assert_eq!(names(&records), numbers(0..taken));
+        records.iter().for_each(|record| disk.acknowledge(record.number));
+        append(&mut disk, 0..1);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = Disk::new(Limits { dir: dir.path().join("missing"), ..limits(&dir) });
+        let error = disk.append(&[record("0")], 1, false).unwrap_err();
+        assert!(error.to_string().contains("missing"), "{error}");
+        disk.adopt();
+        assert_eq!(disk.take_notes().len(), 1);
+    }
+}
