@@ -7,7 +7,7 @@ mod error;
 mod parser;
 mod transaction;
 
-pub use error::{printable, verdict as error_verdict};
+pub use error::printable;
 pub use parser::{Broken, MAX_DEPTH, MAX_LINE, MAX_REPLY, Parser};
 pub use transaction::Transaction;
 

@@ -11,7 +11,7 @@ use super::Verdict;
 const MAX_PRINTED: usize = 200;
 
 /// The verdict on the text of an error, without its `-`.
-pub fn verdict(text: &[u8]) -> Verdict {
+pub(super) fn verdict(text: &[u8]) -> Verdict {
     let (code, message) = split(cause(text));
     match code {
         b"ERR" if starts_with_any(message, EVENTS_FAULT) => Verdict::Rejected,

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod cat;
+mod link;
 mod list;
 mod replay;
 mod scan;

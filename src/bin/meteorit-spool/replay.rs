@@ -6,35 +6,23 @@
 
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use ngx_http_meteorit_module::conf::url;
-use ngx_http_meteorit_module::reply::{Verdict, error_verdict, printable};
+use ngx_http_meteorit_module::reply::Verdict;
 use ngx_http_meteorit_module::spool::{Command, Cursor, Lane, Part, Record, Rejected, SegmentFile, record};
-use redis::{Client, Connection, IntoConnectionInfo, ServerError, Value};
 
+use crate::link::Link;
 use crate::{Result, scan, text, verify};
 
 /// What is sent before its replies are read; it ends with the record that goes beyond either.
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_COMMANDS: usize = 500;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a reply, and for sending: a command may take its time, but not for ever.
-const TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Whether nothing is left that could have been sent.
 pub fn run(dir: &Path, url: &str, keep: bool) -> Result<bool> {
-    let connection = connect(url)?;
+    let link = Link::open(url)?;
     let adoption = Lane::adopt(dir)?;
-    let mut replay = Replay {
-        connection,
-        dir: dir.to_path_buf(),
-        keep,
-        rejected: None,
-        batch: Batch::default(),
-        tally: Tally::default(),
-    };
+    let mut replay =
+        Replay { link, dir: dir.to_path_buf(), keep, rejected: None, batch: Batch::default(), tally: Tally::default() };
     let mut stopped = None;
     for lane in &adoption.lanes {
         match replay.lane(lane) {
@@ -62,21 +50,8 @@ pub fn run(dir: &Path, url: &str, keep: bool) -> Result<bool> {
     Ok(stopped.is_none() && adoption.failed.is_empty())
 }
 
-fn connect(text: &str) -> Result<Connection> {
-    // Told as nginx tells it, and never with the URL.
-    let server = url::parse(text.as_bytes()).map_err(|e| format!("the URL behind --to {e}"))?;
-    let cannot = |error: redis::RedisError| format!("cannot connect to {}: {error}", server.endpoint);
-    let info = text.into_connection_info().map_err(cannot)?;
-    let settings = info.redis_settings().clone().set_skip_set_lib_name();
-    let client = Client::open(info.set_redis_settings(settings)).map_err(cannot)?;
-    let connection = client.get_connection_with_timeout(CONNECT_TIMEOUT).map_err(cannot)?;
-    connection.set_read_timeout(Some(TIMEOUT)).map_err(cannot)?;
-    connection.set_write_timeout(Some(TIMEOUT)).map_err(cannot)?;
-    Ok(connection)
-}
-
 struct Replay {
-    connection: Connection,
+    link: Link,
     dir: PathBuf,
     keep: bool,
     /// Opened when the first command is refused.
@@ -183,7 +158,7 @@ impl Replay {
         let batch = std::mem::take(&mut self.batch);
         let Some(last) = batch.commands.last() else { return Ok(None) };
         let mut place = last.next;
-        let mut stop = self.connection.send_packed_command(&batch.bytes).err().map(|e| format!("cannot send: {e}"));
+        let mut stop = self.link.send(&batch.bytes).err().map(|e| format!("cannot send: {e}"));
         for sent in &batch.commands {
             let answer = match stop.take() {
                 Some(reason) => Answer::Stop(reason),
@@ -206,34 +181,20 @@ impl Replay {
         Ok(stop)
     }
 
-    /// Reads what answers a command, of one reply or of those of a transaction: OK, QUEUED for each, and EXEC's.
+    /// Reads what answers a command.
     fn answer(&mut self, replies: u16) -> Answer {
-        let mut queueing = None;
-        for _ in 1..replies {
-            match self.connection.recv_response() {
-                Ok(Value::ServerError(error)) => queueing = queueing.or(Some(line(&error))),
-                Ok(_) => {}
-                Err(error) => return Answer::Stop(format!("no reply: {error}")),
+        match self.link.answer(replies) {
+            Err(reason) => Answer::Stop(format!("no reply: {reason}")),
+            Ok((Verdict::Stored, _)) => Answer::Done,
+            Ok((Verdict::Rejected | Verdict::Refused, text)) => {
+                // Nothing is wrong with the event.
+                if ["MOVED ", "ASK "].iter().any(|word| text.starts_with(word)) {
+                    return Answer::Stop(format!("that Redis is a node of a cluster: {text}"));
+                }
+                Answer::Refused(text)
             }
-        }
-        match self.connection.recv_response() {
-            Err(error) => Answer::Stop(format!("no reply: {error}")),
-            Ok(Value::ServerError(error)) => judge(queueing.unwrap_or_else(|| line(&error))),
-            Ok(Value::SimpleString(text)) if text == "QUEUED" => Answer::Stop("an unexpected reply, QUEUED".into()),
-            Ok(Value::Push { .. }) => Answer::Stop("an unexpected reply, a push".into()),
-            Ok(Value::Array(values)) if replies > 1 => {
-                let error = values.iter().find_map(|value| match value {
-                    Value::ServerError(error) => Some(line(error)),
-                    _ => None,
-                });
-                // Repeated as a whole, it would do twice what it did.
-                error.map_or(Answer::Done, |error| {
-                    let text = printable(error.as_bytes());
-                    Answer::Refused(format!("{text}; the other commands of this transaction were done"))
-                })
-            }
-            Ok(_) if replies > 1 => Answer::Stop("an unexpected reply to EXEC".into()),
-            Ok(_) => Answer::Done,
+            Ok((Verdict::Unavailable, text)) => Answer::Stop(text),
+            Ok((Verdict::Unknown, text)) => Answer::Stop(format!("an unclear reply: {text}")),
         }
     }
 
@@ -252,26 +213,6 @@ impl Replay {
         let mut encoded = Vec::new();
         record::encode(rejected.marker(), sent.unix_ms, reason, [command].into_iter(), &mut encoded)?;
         Ok(rejected.append(&encoded)?)
-    }
-}
-
-/// What a server's error means for its command.
-fn judge(error: String) -> Answer {
-    let text = printable(error.as_bytes());
-    if ["MOVED ", "ASK "].iter().any(|word| error.starts_with(word)) {
-        return Answer::Stop(format!("that Redis is a node of a cluster: {text}"));
-    }
-    match error_verdict(error.as_bytes()) {
-        Verdict::Rejected | Verdict::Refused => Answer::Refused(text),
-        _ => Answer::Stop(text),
-    }
-}
-
-/// An error as Redis sent it.
-fn line(error: &ServerError) -> String {
-    match error.details() {
-        Some(details) => format!("{} {details}", error.code()),
-        None => error.code().to_owned(),
     }
 }
 
