@@ -71,6 +71,7 @@ impl Conf<'_> {
         Conf { cf, config: PhantomData }
     }
 
+    #[cfg(nginx_threads)]
     pub(super) fn raw(&mut self) -> *mut sys::ngx_conf_t {
         self.cf.as_ptr()
     }
