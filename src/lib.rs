@@ -11,7 +11,8 @@
 //! of a `form`, taken apart by `batch`, where that is called for); `event` validates it in one pass, `schema` asks for more;
 //! `command` turns it into the bytes of Redis commands. `pool` finds room for all of them or refuses, and appends them to the
 //! `window` of a `connection`, which sends at the end of the loop iteration what all requests have appended. `reply` frames
-//! what comes back and gives a verdict on each command; `response` makes of the verdicts the answer that the client gets,
+//! what comes back and gives a verdict on each command; what was promised and Redis does not take now is in the `hold`, or in
+//! files of the `spool`, until it does; `response` makes of the verdicts the answer that the client gets,
 //! exactly once.
 //!
 //! Everything that knows nginx is behind the feature `nginx`; the other steps build and test without it.
@@ -41,6 +42,8 @@ mod pool;
 
 pub mod hold;
 
+pub mod spool;
+
 pub mod window;
 
 #[cfg(feature = "nginx")]
@@ -62,8 +65,6 @@ pub mod cors;
 mod current;
 
 pub mod id;
-
-pub mod spool;
 
 #[cfg(feature = "nginx")]
 mod variables;
