@@ -322,30 +322,22 @@ impl Spool {
         };
         let (mut max_size, mut segment, mut sync) = (None, None, None);
         for parameter in parameters {
-            let size = |value: &[u8]| parse_size(value).filter(|size| *size >= 64 * 1024).map(|size| size as u64);
-            let is_new = match parameter.split_at_checked(parameter.iter().position(|byte| *byte == b'=').unwrap_or(0))
-            {
-                Some((b"max_size", value)) => {
-                    size(value.get(1..).unwrap_or_default()).map(|size| max_size.replace(size)).map(|old| old.is_none())
-                }
-                Some((b"segment", value)) => {
-                    size(value.get(1..).unwrap_or_default()).map(|size| segment.replace(size)).map(|old| old.is_none())
-                }
-                Some((b"sync", b"=always")) => Some(sync.replace(Sync::Always).is_none()),
-                Some((b"sync", b"=1s")) => Some(sync.replace(Sync::Second).is_none()),
-                Some((b"sync", b"=off")) => Some(sync.replace(Sync::Off).is_none()),
+            let text = String::from_utf8_lossy(parameter);
+            let known = match text.split_once('=') {
+                Some(("max_size", value)) => spool_size(value).map(|size| max_size.replace(size).is_some()),
+                Some(("segment", value)) => spool_size(value).map(|size| segment.replace(size).is_some()),
+                Some(("sync", value)) => Sync::parse(value).map(|value| sync.replace(value).is_some()),
                 _ => None,
             };
-            let text = String::from_utf8_lossy(parameter);
-            match is_new {
+            match known {
                 None => {
                     return Err(format!(
                         "invalid parameter \"{text}\" in \"spool\" directive: expected \"max_size=SIZE\" or \
                          \"segment=SIZE\" of 64k at least, or \"sync=always\", \"sync=1s\" or \"sync=off\""
                     ));
                 }
-                Some(false) => return Err(format!("duplicate parameter \"{text}\" in \"spool\" directive")),
-                Some(true) => {}
+                Some(true) => return Err(format!("duplicate parameter \"{text}\" in \"spool\" directive")),
+                Some(false) => {}
             }
         }
         let dir = conf.folder(dir)?;
@@ -353,6 +345,26 @@ impl Spool {
         let (max_size, segment) = (max_size.unwrap_or(1 << 30), segment.unwrap_or(16 << 20));
         Ok(Spool { dir, max_size, segment, sync: sync.unwrap_or(Sync::Second), threads })
     }
+}
+
+impl Sync {
+    fn parse(value: &str) -> Option<Sync> {
+        match value {
+            "always" => Some(Sync::Always),
+            "1s" => Some(Sync::Second),
+            "off" => Some(Sync::Off),
+            _ => None,
+        }
+    }
+}
+
+/// As nginx's offsets, with `g` too; at least 64k.
+fn spool_size(value: &str) -> Option<u64> {
+    let size = match value.strip_suffix(['g', 'G']) {
+        Some(number) => number.parse::<u64>().ok()?.checked_mul(1 << 30),
+        None => parse_size(value.as_bytes()).map(|size| size as u64),
+    };
+    size.filter(|size| *size >= 64 * 1024)
 }
 
 fn parse(url: &[u8]) -> Result<Server, String> {
