@@ -6,8 +6,6 @@ mod at_random;
 mod common;
 #[path = "aborts/http2.rs"]
 mod http2;
-#[path = "torture/random.rs"]
-mod random;
 
 use common::*;
 use std::time::Duration;

@@ -8,8 +8,6 @@ mod bounds;
 mod common;
 #[path = "batches/long.rs"]
 mod long;
-#[path = "torture/random.rs"]
-mod random;
 #[path = "batches/verdicts.rs"]
 mod verdicts;
 

@@ -2,11 +2,8 @@
 //! while workers are reloaded and Redis is cut off, stopped and restarted. Each answer must be one that its own request can have.
 
 mod common;
-#[path = "torture/random.rs"]
-mod random;
 
 use common::*;
-use random::Random;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

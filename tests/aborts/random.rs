@@ -1,6 +1,5 @@
 //! Many clients that leave at random places, beside ones that do not, on a real Redis.
 
-use super::random::Random;
 use super::*;
 use std::collections::HashMap;
 use std::io::{Read, Write};

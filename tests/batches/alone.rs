@@ -1,6 +1,5 @@
 //! Each event of a batch is worked on as if it had come alone: with its own variables, its own id and its own verdict.
 
-use super::random::Random;
 use super::*;
 
 /// The elements of the list in groups of `N`, one group an event.

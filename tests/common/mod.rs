@@ -15,6 +15,7 @@ mod message;
 mod nginx;
 mod port;
 mod process;
+mod random;
 mod redis;
 mod resp;
 mod system;
@@ -29,6 +30,7 @@ pub use message::{Request, Response};
 pub use nginx::Nginx;
 pub use port::Port;
 pub use process::{cpu_time, is_running, open_fds, rss_kb, title};
+pub use random::Random;
 pub use redis::{Redis, RedisBuilder};
 
 use std::time::{Duration, Instant};
