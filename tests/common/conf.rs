@@ -24,6 +24,7 @@ pub struct NginxBuilder {
     body_buffer: String,
     files: Vec<(String, Vec<u8>)>,
     pub(super) workers: usize,
+    pub(super) daemon: bool,
     pub(super) exit_timeout: Duration,
     connections: usize,
     pub(super) env: Vec<(String, String)>,
@@ -44,6 +45,7 @@ impl Default for NginxBuilder {
             body_buffer: "64k".into(),
             files: Vec::new(),
             workers: 1,
+            daemon: false,
             exit_timeout: Duration::from_secs(10),
             connections: 512,
             env: Vec::new(),
@@ -89,6 +91,13 @@ impl NginxBuilder {
 
     pub fn worker_processes(mut self, count: usize) -> Self {
         self.workers = count;
+        self
+    }
+
+    /// In the background, which [`Nginx::upgrade`] needs: nginx takes no SIGUSR2 while the process that started it lives. When a test is
+    /// killed, a daemon outlives it.
+    pub fn daemon(mut self) -> Self {
+        self.daemon = true;
         self
     }
 
@@ -163,6 +172,7 @@ impl NginxBuilder {
         let output = command.output().expect("nginx -t runs");
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         text += &String::from_utf8_lossy(&output.stderr);
+        assert!(!text.contains("runtime error: "), "a sanitizer's report:\n{text}");
         let conf = fs::read_to_string(&site.conf).expect("the nginx.conf just written");
         ConfigTest { ok: output.status.success(), output: text, path: site.conf.clone(), conf }
     }
@@ -251,6 +261,10 @@ impl NginxBuilder {
         if self.module {
             text += &format!("load_module {};\n", module().display());
         }
+        if std::env::var_os("METEORIT_ASAN_LOG").is_some() {
+            // What an upgrade starts gets only what is named here.
+            text += "env ASAN_OPTIONS;\nenv UBSAN_OPTIONS;\nenv LSAN_OPTIONS;\n";
+        }
         if system::is_root() {
             // Else nginx gives its workers to nobody, who cannot enter the directory.
             text += "user root;\n";
@@ -261,7 +275,8 @@ impl NginxBuilder {
             "master_process on;\n"
         };
         text + &format!(
-            "daemon off;\n{master}pid nginx.pid;\nlock_file nginx.lock;\nerror_log logs/error.log {level};\n"
+            "daemon {};\n{master}pid nginx.pid;\nlock_file nginx.lock;\nerror_log logs/error.log {level};\n",
+            if self.daemon { "on" } else { "off" }
         )
     }
 

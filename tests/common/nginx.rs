@@ -11,6 +11,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 /// Enough for valgrind on a busy machine.
@@ -20,7 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Nginx {
     site: Site,
     master: Mutex<Master>,
-    pid: i32,
+    /// Of the master that serves: another one after an upgrade.
+    pid: AtomicI32,
     workers: usize,
     exit_timeout: Duration,
     allowed: Mutex<Vec<String>>,
@@ -29,7 +31,10 @@ pub struct Nginx {
 }
 
 struct Master {
+    /// The one that the harness started.
     child: Child,
+    /// The one that took over from it.
+    heir: Option<i32>,
     exit: Option<ExitStatus>,
     killed: bool,
 }
@@ -83,18 +88,24 @@ impl Nginx {
         });
         let stderr = fs::File::create(site.dir.path().join("logs/stderr.log")).expect("a file for stderr");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        if builder.daemon {
+            system::adopt_orphans();
+        }
         let child = process::spawn(command, libc::SIGTERM).map_err(|error| format!("cannot run nginx: {error}"))?;
         let conf = fs::read_to_string(&site.conf).expect("nginx.conf");
         let mut nginx = Nginx {
-            pid: child.id() as i32,
+            pid: AtomicI32::new(child.id() as i32),
             site,
-            master: Mutex::new(Master { child, exit: None, killed: false }),
+            master: Mutex::new(Master { child, heir: None, exit: None, killed: false }),
             workers: if conf.contains("master_process off") { 0 } else { builder.workers },
             exit_timeout: builder.exit_timeout,
             allowed: Mutex::new(builder.allowed.clone()),
             sanitizer_prefix,
             finished: false,
         };
+        if builder.daemon {
+            nginx.follow_daemon();
+        }
         let ready = wait_for(START_TIMEOUT, || {
             if !nginx.is_alive() || nginx.error_log().contains("Address already in use") {
                 return Some(false);
@@ -107,6 +118,24 @@ impl Nginx {
         nginx.kill();
         nginx.finished = true;
         Err(format!("{}\n{}\n{conf}", nginx.error_log(), nginx.read("logs/stderr.log")))
+    }
+
+    /// The process that was started ends, and its child is the master.
+    fn follow_daemon(&mut self) {
+        let master = self.master.get_mut().unwrap();
+        let started = process::wait_exit(&mut master.child, START_TIMEOUT);
+        let path = self.site.dir.path().join("nginx.pid");
+        let pid = wait_for(TIMEOUT, || match started {
+            Some(exit) if exit.success() => fs::read_to_string(&path).ok()?.trim().parse().ok().map(Some),
+            _ => Some(None),
+        });
+        match pid.flatten() {
+            Some(pid) => {
+                master.heir = Some(pid);
+                *self.pid.get_mut() = pid;
+            }
+            None => master.exit = started,
+        }
     }
 
     /// The pid file is written after the listening sockets are bound, so what answers on the port is this nginx.
@@ -189,7 +218,7 @@ impl Nginx {
     }
 
     pub fn master_pid(&self) -> i32 {
-        self.pid
+        self.pid.load(Ordering::SeqCst)
     }
 
     /// The workers that serve, not those that are shutting down.
@@ -198,10 +227,14 @@ impl Nginx {
             let title = process::title(*pid);
             title.starts_with("nginx: worker process") && !title.contains("shutting down")
         };
-        process::children(self.pid).into_iter().filter(serves).collect()
+        process::children(self.master_pid()).into_iter().filter(serves).collect()
     }
 
+    /// 0 under a sanitizer, which keeps what was freed.
     pub fn worker_rss_kb(&self) -> u64 {
+        if self.sanitizer_prefix.is_some() {
+            return 0;
+        }
         self.worker_pids().into_iter().map(process::rss_kb).sum()
     }
 
@@ -215,7 +248,7 @@ impl Nginx {
 
     #[track_caller]
     pub fn signal(&self, pid: i32, signal: i32) {
-        let ours = pid == self.pid || process::children(self.pid).contains(&pid);
+        let ours = pid == self.master_pid() || process::children(self.master_pid()).contains(&pid);
         assert!(ours, "{pid} is no process of this nginx");
         system::kill(pid, signal).expect("a signal to a process of this nginx");
     }
@@ -231,7 +264,7 @@ impl Nginx {
     pub fn reload(&self) -> Vec<i32> {
         let old = self.worker_pids();
         let emergencies = self.count_log("[emerg]");
-        self.signal(self.pid, libc::SIGHUP);
+        self.signal(self.master_pid(), libc::SIGHUP);
         let reloaded = wait_for(TIMEOUT, || {
             if self.count_log("[emerg]") > emergencies {
                 return Some(false);
@@ -257,6 +290,32 @@ impl Nginx {
         assert!(gone, "of {pids:?} some still run; the end of the log:\n{}", tail(&self.error_log(), 30));
     }
 
+    /// The upgrade of a running nginx, which must be a [daemon](NginxBuilder::daemon): SIGUSR2 has the master start another on the same sockets, SIGQUIT ends the old one with its
+    /// workers, which may still be finishing on return. Returns them.
+    #[track_caller]
+    pub fn upgrade(&self) -> Vec<i32> {
+        let (old, workers) = (self.master_pid(), self.worker_pids());
+        self.signal(old, libc::SIGUSR2);
+        let heir = wait_for(TIMEOUT, || {
+            let masters = process::children(old).into_iter().filter(|pid| process::title(*pid).contains("master"));
+            masters.into_iter().find(|pid| self.read("nginx.pid").trim() == pid.to_string())
+        });
+        let heir =
+            heir.unwrap_or_else(|| panic!("no new master; the end of the log:\n{}", tail(&self.error_log(), 30)));
+        let serves = |pid: &i32| process::title(*pid).starts_with("nginx: worker process");
+        eventually(TIMEOUT, || process::children(heir).iter().filter(|pid| serves(pid)).count() >= self.workers);
+        self.signal(old, libc::SIGQUIT);
+        let mut master = self.master.lock().unwrap();
+        // The new one's workers serve beside the old ones meanwhile.
+        self.pid.store(heir, Ordering::SeqCst);
+        let exit = match master.heir.replace(heir) {
+            None => process::wait_exit(&mut master.child, self.exit_timeout),
+            Some(pid) => wait_for(self.exit_timeout, || system::exit_of(pid)),
+        };
+        assert!(exit.is_some_and(|exit| exit.success()), "the old master ended with {exit:?}");
+        workers
+    }
+
     /// After a worker died: waits until all are there again, none of them one of `old`.
     #[track_caller]
     pub fn wait_respawn(&self, old: &[i32]) -> Vec<i32> {
@@ -270,7 +329,7 @@ impl Nginx {
     /// SIGQUIT, and waits for the exit. The checks at the end come with [`Nginx::stop`] or the drop.
     #[track_caller]
     pub fn quit(&self) -> ExitStatus {
-        self.signal(self.pid, libc::SIGQUIT);
+        self.signal(self.master_pid(), libc::SIGQUIT);
         self.wait_exit()
     }
 
@@ -294,17 +353,20 @@ impl Nginx {
     fn exit_within(&self, timeout: Duration) -> Option<ExitStatus> {
         let mut master = self.master.lock().unwrap();
         if master.exit.is_none() {
-            master.exit = process::wait_exit(&mut master.child, timeout);
+            master.exit = match master.heir {
+                None => process::wait_exit(&mut master.child, timeout),
+                Some(pid) => wait_for(timeout, || system::exit_of(pid)),
+            };
         }
         master.exit
     }
 
     /// SIGKILL to the master and then to its workers, as a power cut would.
     pub fn kill(&self) {
-        let mut pids = process::children(self.pid);
+        let mut pids = process::children(self.master_pid());
         if self.is_alive() {
             self.master.lock().unwrap().killed = true;
-            system::kill(self.pid, libc::SIGKILL).expect("SIGKILL to the master");
+            system::kill(self.master_pid(), libc::SIGKILL).expect("SIGKILL to the master");
             self.exit_within(TIMEOUT);
         }
         pids.retain(|&pid| process::is_running(pid) && system::kill(pid, libc::SIGKILL).is_ok());

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 pub fn is_root() -> bool {
@@ -27,6 +27,20 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     assert!(pid > 1, "not the pid of a process under test: {pid}");
     // SAFETY: plain numbers.
     check(unsafe { libc::kill(pid, signal) })
+}
+
+/// Descendants whose parent ends become children of this process.
+pub fn adopt_orphans() {
+    // SAFETY: a plain number; it sets a flag of this process.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+}
+
+/// How a child that std does not know of has ended; `None` while it runs.
+pub fn exit_of(pid: i32) -> Option<ExitStatus> {
+    let mut status = 0;
+    // SAFETY: the pointer is to a live integer.
+    let ended = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
+    (ended == pid).then(|| ExitStatus::from_raw(status))
 }
 
 /// The kernel sends `signal` to the child when the thread that spawned it ends.

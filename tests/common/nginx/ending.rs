@@ -7,7 +7,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 /// What must not be in error.log, whatever the test was about.
-const ALARMS: [&str; 5] = ["[alert]", "[crit]", "[emerg]", "open socket", "exited on signal"];
+/// "runtime error" is a sanitizer's, which says it on stderr: nginx makes its error.log of that.
+const ALARMS: [&str; 6] = ["[alert]", "[crit]", "[emerg]", "open socket", "exited on signal", "runtime error: "];
 
 impl Nginx {
     /// Ends nginx and checks how it ended; dropping it does the same. Connections of the test are best closed before.
@@ -24,10 +25,11 @@ impl Nginx {
         let failing = std::thread::panicking();
         let mut faults = Vec::new();
         if self.is_alive() {
-            let _ = system::kill(self.pid, if failing { libc::SIGTERM } else { libc::SIGQUIT });
+            let _ = system::kill(self.master_pid(), if failing { libc::SIGTERM } else { libc::SIGQUIT });
         }
         if self.exit_within(self.exit_timeout).is_none() {
-            let left = process::children(self.pid).into_iter().map(|pid| format!("{pid} {}", process::title(pid)));
+            let left =
+                process::children(self.master_pid()).into_iter().map(|pid| format!("{pid} {}", process::title(pid)));
             faults.push(format!(
                 "no exit within {:?} of SIGQUIT: {}",
                 self.exit_timeout,
@@ -57,7 +59,7 @@ impl Nginx {
 
     fn alarms(&self) -> Vec<String> {
         let allowed = self.allowed.lock().unwrap();
-        let log = self.error_log();
+        let log = self.error_log() + &self.read("logs/stderr.log");
         let alarming = log.lines().filter(|line| ALARMS.iter().any(|alarm| line.contains(alarm)));
         let unexpected = alarming.filter(|line| !allowed.iter().any(|allowed| line.contains(allowed.as_str())));
         unexpected.map(str::to_string).collect()
