@@ -1,0 +1,186 @@
+//! A scene: a Redis that keeps what it acknowledges, a proxy before it, an nginx, and clients with a ledger; a trouble is what a test adds.
+
+use super::*;
+use crate::common::ledger::{Book, Counts, Ledger, Traffic};
+
+/// A configuration, and what it promises.
+#[derive(Clone)]
+pub struct Variant {
+    pub name: &'static str,
+    /// Of `meteorit_redis`.
+    pub settings: &'static str,
+    /// Of the location.
+    pub location: &'static str,
+    pub promise: Promise,
+}
+
+/// Times so short that a test sees them pass.
+const TIMES: &str = "timeout 600ms; stall_timeout 1200ms; connect_timeout 600ms;";
+
+pub fn variants() -> Vec<Variant> {
+    vec![Variant { name: "stored", settings: "", location: "", promise: Promise::stored() }]
+}
+
+pub struct Scene {
+    pub variant: Variant,
+    pub redis: Redis,
+    pub proxy: Proxy,
+    pub nginx: Nginx,
+    traffic: Traffic,
+    // Before the rest: the clients stop first.
+    ledger: Option<Ledger>,
+}
+
+impl Scene {
+    /// For troubles of Redis and the network, where nginx has to answer each request.
+    #[track_caller]
+    pub fn start(variant: &Variant) -> Scene {
+        Scene::with(variant, 1, Traffic::default(), "")
+    }
+
+    #[track_caller]
+    pub fn with(variant: &Variant, workers: usize, traffic: Traffic, main: &str) -> Scene {
+        Scene::of(variant, traffic, Nginx::builder().worker_processes(workers).main(main))
+    }
+
+    #[track_caller]
+    pub fn of(variant: &Variant, traffic: Traffic, nginx: NginxBuilder) -> Scene {
+        let redis = Redis::with(&[
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--enable-debug-command",
+            "yes",
+            "--loading-process-events-interval-bytes",
+            "1024",
+        ]);
+        let proxy = Proxy::start(redis.port());
+        let Variant { settings, location, .. } = variant;
+        let nginx = nginx
+            .http(&format!("meteorit_redis queue {{ server {}; {TIMES} {settings} }}", proxy.url()))
+            .server(&format!(
+                "meteorit_command RPUSH ledger $event;
+                 client_max_body_size 1m;
+                 location = /events {{ meteorit_pass queue; {location} }}
+                 location = /batches {{ meteorit_pass queue; meteorit_batch all; meteorit_max_event_size 64k; {location} }}"
+            ))
+            .log_format("$status $meteorit_status $request_uri $pid")
+            .body_buffer("1m")
+            .exit_timeout(Duration::from_secs(20))
+            .start();
+        let ledger = Some(Ledger::open(nginx.port(), traffic.clone(), 0));
+        let scene = Scene { variant: variant.clone(), redis, proxy, nginx, traffic, ledger };
+        scene.goes_on();
+        scene
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        self.ledger.as_ref().expect("clients at work")
+    }
+
+    /// Events are taken.
+    #[track_caller]
+    pub fn goes_on(&self) {
+        self.ledger().wait_promised(100);
+    }
+
+    /// Events have their answers, whatever they are.
+    #[track_caller]
+    pub fn is_answered(&self) {
+        self.ledger().wait_answered(100);
+    }
+
+    /// Turns the page: stops the clients, compares, and sends them on with the numbers that follow.
+    #[track_caller]
+    pub fn turn(&mut self) -> Counts {
+        let book = self.ledger.take().expect("clients at work").close();
+        self.settle();
+        let counts = self.audit(&book);
+        self.redis.cmd(&["DEL", "ledger"]);
+        self.ledger = Some(Ledger::open(self.nginx.port(), self.traffic.clone(), book.next));
+        counts
+    }
+
+    /// Ends nginx and compares.
+    #[track_caller]
+    pub fn end(self) -> Counts {
+        self.end_with(&[])
+    }
+
+    /// Likewise; what is in these counts too, behind what is in the scene's own Redis.
+    #[track_caller]
+    pub fn end_with(mut self, others: &[&Redis]) -> Counts {
+        let book = self.ledger.take().expect("clients at work").close();
+        self.nginx.signal(self.nginx.master_pid(), libc::SIGQUIT);
+        self.nginx.wait_exit();
+        self.audit_all(&book, others)
+    }
+
+    /// For an nginx that is to end by what the test has done.
+    #[track_caller]
+    pub fn ended(mut self) -> Counts {
+        self.nginx.wait_exit();
+        let book = self.ledger.take().expect("clients at work").close();
+        self.audit_all(&book, &[])
+    }
+
+    #[track_caller]
+    fn audit_all(self, book: &Book, others: &[&Redis]) -> Counts {
+        let mut stored: Vec<Vec<u8>> = Vec::new();
+        for redis in [&self.redis].into_iter().chain(others.iter().copied()) {
+            wait_disconnected(redis);
+            stored.extend(redis.list("ledger"));
+        }
+        let counts = book.audit(&stored, &self.variant.promise);
+        println!("{}: {counts}", self.variant.name);
+        counts
+    }
+
+    #[track_caller]
+    fn audit(&self, book: &Book) -> Counts {
+        let counts = book.audit(&self.redis.list("ledger"), &self.variant.promise);
+        println!("{}: {counts}", self.variant.name);
+        counts
+    }
+
+    /// Waits until Redis has run whatever was on its way to it.
+    #[track_caller]
+    fn settle(&self) {
+        eventually(SOON, || {
+            let clients = tcp_clients(&self.redis);
+            let field = |client: &str, name: &str| {
+                client.split(' ').find_map(|field| field.strip_prefix(name)?.parse::<u64>().ok()).unwrap_or(0)
+            };
+            // Nobody sends any more: what has been idle for a second has nothing on its way.
+            clients.iter().all(|client| field(client, "idle=") >= 1 && field(client, "qbuf=") == 0)
+        });
+    }
+}
+
+/// A connection that is gone has had its commands run, or never will.
+#[track_caller]
+fn wait_disconnected(redis: &Redis) {
+    eventually(SOON, || tcp_clients(redis).is_empty());
+}
+
+/// The test's own are on the unix socket.
+fn tcp_clients(redis: &Redis) -> Vec<String> {
+    let clients: String = redis.ask(&["CLIENT", "LIST"]);
+    clients.lines().filter(|client| client.contains("addr=127.0.0.1")).map(str::to_string).collect()
+}
+
+/// Runs a trouble for each variant, with one worker, and sees that nginx has answered every request.
+#[track_caller]
+pub fn through(trouble: impl Fn(&Scene)) -> Counts {
+    let mut all = Counts::default();
+    for variant in variants() {
+        let scene = Scene::start(&variant);
+        trouble(&scene);
+        scene.goes_on();
+        let counts = scene.end();
+        assert_eq!(counts.cut(), 0, "{}: nginx left requests without an answer: {counts}", variant.name);
+        all.add(&counts);
+    }
+    all
+}
