@@ -35,6 +35,7 @@ pub use process::{cpu_time, is_running, open_fds, rss_kb, title};
 pub use proxy::{Loses, Proxy};
 pub use random::Random;
 pub use redis::{Redis, RedisBuilder};
+pub use system::set_backlog;
 
 use std::time::{Duration, Instant};
 

@@ -111,6 +111,12 @@ pub fn set_receive_buffer(fd: &impl AsFd, bytes: i32) -> io::Result<()> {
     set_option(fd, libc::SO_RCVBUF, &bytes)
 }
 
+/// How many connections may wait to be accepted, beside one.
+pub fn set_backlog(fd: BorrowedFd, count: i32) {
+    // SAFETY: plain numbers; the descriptor is borrowed for the call.
+    check(unsafe { libc::listen(fd.as_raw_fd(), count) }).expect("a listening socket");
+}
+
 fn set_option<T>(fd: &impl AsFd, name: i32, value: &T) -> io::Result<()> {
     let size = size_of::<T>() as libc::socklen_t;
     let fd = fd.as_fd().as_raw_fd();
