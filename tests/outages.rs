@@ -221,8 +221,8 @@ fn a_connection_lost_between_write_and_reply_is_504_once_and_the_next_event_is_t
 
 /// Events are taken for long enough that the connection counts as sound.
 fn live(nginx: &Nginx) {
-    let started = Instant::now();
     assert_recovers(nginx);
+    let started = Instant::now();
     eventually(SOON, || {
         assert_eq!(push(nginx, "live").status, 204);
         started.elapsed() > Duration::from_millis(700)
