@@ -117,6 +117,7 @@ impl Nginx {
         }
         nginx.kill();
         nginx.finished = true;
+        nginx.forget_leaks();
         Err(format!("{}\n{}\n{conf}", nginx.error_log(), nginx.read("logs/stderr.log")))
     }
 
@@ -223,6 +224,16 @@ impl Nginx {
 
     /// The workers that serve, not those that are shutting down.
     pub fn worker_pids(&self) -> Vec<i32> {
+        if std::env::var_os("METEORIT_VALGRIND").is_some() {
+            // The title is valgrind's.
+            let log = self.error_log();
+            let says = |text: String| log.lines().any(|line| line.ends_with(&text));
+            let serves = |pid: &i32| {
+                says(format!(": start worker process {pid}"))
+                    && !says(format!(" {pid}#{pid}: gracefully shutting down"))
+            };
+            return process::children(self.master_pid()).into_iter().filter(serves).collect();
+        }
         let serves = |pid: &i32| {
             let title = process::title(*pid);
             title.starts_with("nginx: worker process") && !title.contains("shutting down")
