@@ -32,6 +32,14 @@ impl Promise {
             .with(504..=504, 0..=1)
     }
 
+    /// `meteorit_ack queued`: a 202 is there, perhaps several times, for what was sent and not answered is sent again.
+    pub fn queued() -> Promise {
+        Promise::stored()
+            .with(202..=202, 1..=usize::MAX)
+            .with(504..=504, 0..=usize::MAX)
+            .with_unanswered(0..=usize::MAX)
+    }
+
     /// An event with one of these statuses is there so many times; goes before what was said of them earlier.
     pub fn with(mut self, statuses: RangeInclusive<u16>, copies: RangeInclusive<usize>) -> Promise {
         self.statuses.insert(0, (statuses, copies));

@@ -14,11 +14,42 @@ pub struct Variant {
     pub promise: Promise,
 }
 
+impl Variant {
+    fn is_queued(&self) -> bool {
+        self.name == "queued"
+    }
+
+    /// For a trouble in which workers end before Redis has taken what they hold: what was queued may be lost.
+    pub fn after_a_loss(self) -> Variant {
+        match self.is_queued() {
+            true => Variant { promise: self.promise.with(202..=202, 0..=usize::MAX), ..self },
+            false => self,
+        }
+    }
+
+    /// For a trouble in which Redis refuses for a while and takes the next event: what was queued and refused comes behind it.
+    pub fn after_a_refusal(self) -> Variant {
+        match self.is_queued() {
+            true => Variant { promise: self.promise.in_any_order(), ..self },
+            false => self,
+        }
+    }
+}
+
 /// Times so short that a test sees them pass.
 const TIMES: &str = "timeout 600ms; stall_timeout 1200ms; connect_timeout 600ms;";
 
 pub fn variants() -> Vec<Variant> {
-    vec![Variant { name: "stored", settings: "", location: "", promise: Promise::stored() }]
+    vec![
+        Variant { name: "stored", settings: "", location: "", promise: Promise::stored() },
+        Variant {
+            name: "queued",
+            // So little that the bound is met.
+            settings: "max_pending 2000; drain 4s;",
+            location: "meteorit_ack queued;",
+            promise: Promise::queued(),
+        },
+    ]
 }
 
 pub struct Scene {
@@ -69,6 +100,7 @@ impl Scene {
             .body_buffer("1m")
             .exit_timeout(Duration::from_secs(20))
             .start();
+        nginx.allow_log("events that were queued are lost");
         let ledger = Some(Ledger::open(nginx.port(), traffic.clone(), 0));
         let scene = Scene { variant: variant.clone(), redis, proxy, nginx, traffic, ledger };
         scene.goes_on();
@@ -95,6 +127,9 @@ impl Scene {
     #[track_caller]
     pub fn turn(&mut self) -> Counts {
         let book = self.ledger.take().expect("clients at work").close();
+        // Workers that are on their way out hand over what they hold.
+        let old = self.nginx.reload();
+        eventually(SOON, || !old.iter().any(|pid| is_running(*pid)));
         self.settle();
         let counts = self.audit(&book);
         self.redis.cmd(&["DEL", "ledger"]);
@@ -134,6 +169,18 @@ impl Scene {
         }
         let counts = book.audit(&stored, &self.variant.promise);
         println!("{}: {counts}", self.variant.name);
+        // Only a worker that is killed cannot say what is lost with it.
+        let log = self.nginx.error_log();
+        let told = log.lines().filter_map(|line| {
+            let (before, _) = line.split_once(" events that were queued are lost")?;
+            before.rsplit(' ').next()?.parse::<usize>().ok()
+        });
+        let told: usize = told.sum();
+        assert!(
+            counts.lost <= told || log.contains("exited on signal 9"),
+            "of {} lost events {told} were told",
+            counts.lost
+        );
         counts
     }
 
@@ -173,8 +220,19 @@ fn tcp_clients(redis: &Redis) -> Vec<String> {
 /// Runs a trouble for each variant, with one worker, and sees that nginx has answered every request.
 #[track_caller]
 pub fn through(trouble: impl Fn(&Scene)) -> Counts {
+    through_each(variants(), trouble)
+}
+
+/// Likewise, for a trouble in which Redis refuses for a while.
+#[track_caller]
+pub fn through_refusals(trouble: impl Fn(&Scene)) -> Counts {
+    through_each(variants().into_iter().map(Variant::after_a_refusal).collect(), trouble)
+}
+
+#[track_caller]
+fn through_each(variants: Vec<Variant>, trouble: impl Fn(&Scene)) -> Counts {
     let mut all = Counts::default();
-    for variant in variants() {
+    for variant in variants {
         let scene = Scene::start(&variant);
         trouble(&scene);
         scene.goes_on();

@@ -13,6 +13,8 @@ pub struct Counts {
     answers: BTreeMap<Answer, usize>,
     /// Events that are there more than once, where that is allowed.
     pub repeated: usize,
+    /// Events with a 2xx that are not there, where that is allowed.
+    pub lost: usize,
     /// Events with an unclear answer that are there.
     pub unclear_and_there: usize,
 }
@@ -37,6 +39,7 @@ impl Counts {
             *self.answers.entry(*answer).or_default() += count;
         }
         self.repeated += other.repeated;
+        self.lost += other.lost;
         self.unclear_and_there += other.unclear_and_there;
     }
 }
@@ -46,7 +49,7 @@ impl fmt::Display for Counts {
         for (answer, count) in &self.answers {
             write!(f, "{count} x {answer:?}, ")?;
         }
-        write!(f, "{} repeated, {} unclear and there", self.repeated, self.unclear_and_there)
+        write!(f, "{} repeated, {} lost, {} unclear and there", self.repeated, self.lost, self.unclear_and_there)
     }
 }
 
@@ -81,6 +84,7 @@ pub fn audit(entries: &[Entry], stored: &[Vec<u8>], promise: &Promise) -> Result
         // Only what was promised has a place in the order: what is unclear may have been written late, on a connection of the past.
         let promised = matches!(entry.answer, Answer::Status(200..300));
         counts.unclear_and_there += usize::from(!promised && !found.is_empty());
+        counts.lost += usize::from(promised && found.is_empty());
         let Some(&place) = found.first().filter(|_| promised && promise.in_order) else { continue };
         if let Some((before, id)) = last.insert(entry.connection, (place, entry.id))
             && before > place
