@@ -39,6 +39,9 @@ pub fn encode_rejected<'r>(
     problem: &Problem,
     commands: &mut Commands,
 ) -> Result<u32, Problem> {
+    if location.reject_commands().is_empty() {
+        return Ok(0);
+    }
     let text = text.get(..REJECTED).unwrap_or(text);
     current::set_rejected(request, text);
     let error = request.keep(problem.to_json().as_bytes()).map_err(|OutOfMemory| Problem::NoResources)?;

@@ -100,7 +100,7 @@ impl Scene {
             .body_buffer("1m")
             .exit_timeout(Duration::from_secs(20))
             .start();
-        nginx.allow_log("events that were queued are lost");
+        nginx.allow_log("events that were accepted are lost");
         let ledger = Some(Ledger::open(nginx.port(), traffic.clone(), 0));
         let scene = Scene { variant: variant.clone(), redis, proxy, nginx, traffic, ledger };
         scene.goes_on();
@@ -172,7 +172,7 @@ impl Scene {
         // Only a worker that is killed cannot say what is lost with it.
         let log = self.nginx.error_log();
         let told = log.lines().filter_map(|line| {
-            let (before, _) = line.split_once(" events that were queued are lost")?;
+            let (before, _) = line.split_once(" events that were accepted are lost")?;
             before.rsplit(' ').next()?.parse::<usize>().ok()
         });
         let told: usize = told.sum();
