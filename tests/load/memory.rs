@@ -68,7 +68,7 @@ fn memory_is_bounded_while_redis_stands_still() {
         load.wait_more(1500);
         let during = nginx.worker_rss_kb();
         assert!(during < limit, "from {before} kB to {during} kB");
-        limit = limit.min(during + 2 * 1024);
+        limit = limit.min(during + 2 * BACKLOG_KB);
         redis.resume();
         let stored = redis.len("events");
         eventually(SOON, || redis.len("events") > stored + CLIENTS);
