@@ -113,7 +113,7 @@ struct Waiting {
 #[derive(Default)]
 struct Left {
     commands: Commands,
-    /// For each of them the number of its event.
+    /// For each of them the number of its event; they grow.
     numbers: Vec<u32>,
     /// The events of those that are not sent later than at their time.
     dropped: Vec<u32>,
@@ -241,7 +241,7 @@ impl Requests {
         }
         for number in left.dropped {
             // An event of which more is kept is accepted without what was to be published of it.
-            if !numbers.contains(&number) {
+            if numbers.binary_search(&number).is_err() {
                 work.add(number, Verdict::Unavailable, || REASON.into());
             }
         }

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Pool;
 use super::requests::Work;
+use super::state::State;
 use crate::command::Commands;
 use crate::conf::redis::{Settings, Spool, Sync};
 use crate::hold::{Hold, Record};
 use crate::ngx::{self, Level, Msec, Pending};
-use crate::spool::disk::{Disk, Kept, Limits, NotKept};
+use crate::spool::disk::{Disk, Kept, Limits, NotKept, Note};
 
 /// How much is read from the files at a time, in bytes.
 const READ: usize = 256 * 1024;
@@ -84,7 +85,7 @@ struct Outcome {
     records: Vec<Kept>,
     has_unread: bool,
     is_empty: bool,
-    notes: Vec<String>,
+    notes: Vec<Note>,
 }
 
 impl Spooler {
@@ -221,8 +222,9 @@ impl Spooler {
             return self.settle(append, Some("a thread has failed".into()), now, answer);
         };
         let name = &self.settings.name;
-        for note in outcome.notes {
-            ngx::log(Level::Error, &format!("redis \"{name}\": spool: {note}"));
+        for Note { is_problem, text } in outcome.notes {
+            let level = if is_problem { Level::Error } else { Level::Notice };
+            ngx::log(level, &format!("redis \"{name}\": spool: {text}"));
         }
         for failed in [outcome.rejected, outcome.synced].into_iter().filter_map(Result::err) {
             ngx::log(Level::Error, &format!("redis \"{name}\": spool: {failed}"));
@@ -324,7 +326,7 @@ impl Pool {
     /// A thread has done its part for the spool.
     fn spooled(&self, append: Vec<Commands>, outcome: Option<Outcome>) {
         self.with(|_, state, now| {
-            let super::State { spooler, hold, requests, .. } = state;
+            let State { spooler, hold, requests, .. } = state;
             let Some(spooler) = spooler else { return };
             spooler.finish(append, outcome, hold, now, &mut |waits, failure| requests.spooled(waits, failure));
         });

@@ -40,8 +40,7 @@ pub struct Disk {
     /// What all workers use, in bytes, and when that was looked at.
     usage: Option<(u64, Instant)>,
     cursor_written: Option<Instant>,
-    /// What is to be told in the log.
-    notes: Vec<String>,
+    notes: Vec<Note>,
 }
 
 struct Source {
@@ -91,6 +90,19 @@ pub struct Kept {
     pub commands: Commands,
 }
 
+/// What is to be told in the log.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Note {
+    pub is_problem: bool,
+    pub text: String,
+}
+
+impl Note {
+    fn problem(text: impl ToString) -> Note {
+        Note { is_problem: true, text: text.to_string() }
+    }
+}
+
 /// Why nothing was appended.
 #[derive(Debug, Error)]
 pub enum NotKept {
@@ -128,9 +140,9 @@ impl Disk {
     pub fn adopt(&mut self) {
         let adoption = match Lane::adopt(&self.limits.dir) {
             Ok(adoption) => adoption,
-            Err(error) => return self.notes.push(error.to_string()),
+            Err(error) => return self.notes.push(Note::problem(error)),
         };
-        self.notes.extend(adoption.failed.iter().map(ToString::to_string));
+        self.notes.extend(adoption.failed.iter().map(Note::problem));
         for lane in adoption.lanes {
             match Source::of(lane) {
                 Ok(source) if source.segments.is_empty() => {
@@ -142,11 +154,11 @@ impl Disk {
                     let at = at.filter(|other| other.lane.name() < source.lane.name()).count();
                     // What is being read is not overtaken.
                     let at = at.max(usize::from(self.sources.front().is_some_and(Source::is_begun)));
-                    self.notes
-                        .push(format!("taking over \"{}\" of a worker that is gone", source.lane.path().display()));
+                    let text = format!("taking over \"{}\" of a worker that is gone", source.lane.path().display());
+                    self.notes.push(Note { is_problem: false, text });
                     self.sources.insert(at.min(self.sources.len() - own), source);
                 }
-                Err(error) => self.notes.push(error.to_string()),
+                Err(error) => self.notes.push(Note::problem(error)),
             }
         }
     }
@@ -224,10 +236,12 @@ impl Disk {
                             });
                             records.push(Kept { number: *count, commands });
                         }
-                        Ok(Next::Damage(text)) => notes.push(format!("\"{}\": {text}", stretch.file.path.display())),
+                        Ok(Next::Damage(text)) => {
+                            notes.push(Note::problem(format!("\"{}\": {text}", stretch.file.path.display())));
+                        }
                         Ok(Next::End) => break,
                         Err(error) => {
-                            notes.push(error.to_string());
+                            notes.push(Note::problem(error));
                             (stretch.state, stretch.is_damaged) = (State::Read, true);
                         }
                     }
@@ -285,7 +299,7 @@ impl Disk {
     }
 
     /// What is to be told in the log.
-    pub fn take_notes(&mut self) -> Vec<String> {
+    pub fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
 
@@ -305,7 +319,7 @@ impl Disk {
             if let Some(cursor) = &source.cursor
                 && let Err(error) = source.lane.write_cursor(cursor)
             {
-                self.notes.push(error.to_string());
+                self.notes.push(Note::problem(error));
             }
         }
     }
@@ -364,11 +378,11 @@ impl Disk {
                 ends_writer |= is_written;
                 let result = match stretch.is_damaged {
                     true => lane.set_aside(&stretch.file).map(|path| {
-                        notes.push(format!("the damaged segment is kept as \"{}\"", path.display()));
+                        notes.push(Note::problem(format!("the damaged segment is kept as \"{}\"", path.display())));
                     }),
                     false => lane.remove(&stretch.file),
                 };
-                notes.extend(result.err().map(|error| error.to_string()));
+                notes.extend(result.err().map(Note::problem));
                 false
             });
         }
@@ -548,7 +562,7 @@ mod tests {
         assert!(disk.is_empty());
         append(&mut disk, 110..112);
         assert_eq!(names(&disk.read(1000)), numbers(110..112));
-        assert_eq!(disk.take_notes(), Vec::<String>::new());
+        assert_eq!(disk.take_notes(), []);
         disk.close();
         drop(disk);
         assert_eq!(files(&dir), 2, "one segment, and the cursor");
@@ -598,7 +612,8 @@ mod tests {
         let records = disk.read(usize::MAX);
         assert_eq!(records.len(), 9);
         records.iter().for_each(|record| disk.acknowledge(record.number));
-        let notes = disk.take_notes().join("\n");
+        let notes: Vec<String> = disk.take_notes().into_iter().map(|note| note.text).collect();
+        let notes = notes.join("\n");
         assert!(notes.contains("are damaged and are skipped") && notes.contains("is kept as"), "{notes}");
         assert!(disk.is_empty());
     }
