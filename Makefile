@@ -10,13 +10,13 @@ RUST_BINARIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # What rustup installed goes before the distribution's, and need not be in the PATH.
 export PATH := $(RUST_BINARIES):$(PATH)
 
-.PHONY: help build run test fuzz ledger asan valgrind install fmt-check lint clean
+.PHONY: help build run test fuzz ledger soak asan valgrind install fmt-check lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 	@echo
 	@echo 'Variables: VENDORED=1, NGINX_SOURCE_DIR=DIR, CARGO_BUILD_JOBS=N, INSTALL=no; for run: PORT=8080, REDIS_URL=URL; for fuzz: SECONDS=60, TARGET=NAME;' \
-		'for ledger: SECONDS=600, SEED=1'
+		'for ledger: SECONDS=600, SEED=1; for soak: SECONDS=1200'
 
 # meteorit-spool, without nginx: in a profile, and so in a folder, of its own, for the library that it is built from has the module's name.
 SPOOL_TOOL := --profile tool --locked --no-default-features --features spool-tool --bin meteorit-spool
@@ -43,6 +43,10 @@ fuzz: ## looks for inputs that break what must hold for any, SECONDS for each ta
 ledger: ## ten minutes of every trouble at random, against what was promised; SECONDS=N, SEED=N
 	METEORIT_LEDGER_SECONDS=$(if $(filter file undefined,$(origin SECONDS)),600,$(SECONDS)) METEORIT_LEDGER_SEED=$(or $(SEED),1) \
 		nice -n 10 cargo test --locked --test ledger $(CARGO_FEATURES) -- --nocapture all_troubles
+
+soak: ## twenty minutes of load with a spool, Redis started anew each minute; SECONDS=N
+	METEORIT_SOAK_SECONDS=$(if $(filter file undefined,$(origin SECONDS)),1200,$(SECONDS)) \
+		cargo test --locked --test soak $(CARGO_FEATURES) -- --nocapture
 
 asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer, no finding; needs their runtimes, which come with gcc
 	FEATURES='$(CARGO_FEATURES)' tests/sanitizers/asan.sh

@@ -161,7 +161,12 @@ impl Spooler {
         let Some(spool) = &self.settings.spool else { return };
         let writes = !self.writes.is_empty() && now >= self.retry_at;
         let sync = self.sync_at.is_some_and(|at| at <= now);
-        let adopt = self.adopt_at <= now;
+        // Who is on his way out takes over nothing.
+        let looks = self.adopt_at <= now;
+        let adopt = looks && !ngx::exiting();
+        if looks && !self.is_busy {
+            self.adopt_at = now + ADOPT;
+        }
         let read = read && self.has_unread;
         let acknowledges = !self.done.is_empty() || !self.rejected.is_empty();
         if self.is_busy || !(writes || sync || adopt || read || acknowledges) {
@@ -179,9 +184,6 @@ impl Spooler {
             adopt,
             read,
         };
-        if adopt {
-            self.adopt_at = now + ADOPT;
-        }
         if sync {
             self.sync_at = None;
         }
@@ -281,10 +283,15 @@ impl Spooler {
             disk.acknowledge_part(number, commands);
         }
         let (mut lost, mut why) = (0, String::new());
-        let writes = self.writes.drain(..).filter(|write| write.waits.is_none());
-        let writes = writes.map(|write| (write.commands, write.events));
+        let mut writes = Vec::new();
+        for Write { commands, events, waits } in self.writes.drain(..) {
+            match waits {
+                None => writes.push((commands, events)),
+                Some(waits) => waits.pending.abandon(),
+            }
+        }
         let records = promised.map(|record| (record.commands, record.events));
-        for (commands, events) in writes.chain(records) {
+        for (commands, events) in writes.into_iter().chain(records) {
             if let Err(error) = disk.append(&[commands], ngx::unix_ms(), false) {
                 lost += events as usize;
                 why = error.to_string();
