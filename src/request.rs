@@ -164,8 +164,12 @@ pub fn settled(pool: &Pool, pending: Pending, work: Work, redis_time: Msec) {
             let problem = Problem::Redis(outcome);
             let rejected = pending.with(|request| match problem.is_of_event() {
                 true => {
-                    let text = request.decoded_body();
-                    let work = commit(request, |commands| prepare_rejected(request, text, problem, commands))?;
+                    let (text, words) = (request.decoded_body(), problem.words());
+                    let work = commit(request, |commands| prepare_rejected(request, text, problem, commands));
+                    let work = work.map_err(|problem| match problem.fate() {
+                        Fate::Unavailable => problem.not_set_aside(&words.detail),
+                        _ => problem,
+                    })?;
                     Ok((work, request.location().terms()))
                 }
                 false => Err(problem),
@@ -186,10 +190,7 @@ pub fn settled(pool: &Pool, pending: Pending, work: Work, redis_time: Msec) {
                 fate if fate.is_accepted() => {
                     pending.with(|request| told(request.location(), problem)).unwrap_or(Problem::NoResources)
                 }
-                _ => Problem::NotSetAside {
-                    detail: format!("{}; it could not be set aside: {}", problem.words().detail, outcome.detail()),
-                    retry: outcome.retry_after(),
-                },
+                _ => Problem::Redis(outcome).not_set_aside(&problem.words().detail),
             }
         }
         Work::Batch(report) => return batch::settled(pending, report, Some(redis_time)),

@@ -117,6 +117,17 @@ impl Problem {
         }
     }
 
+    /// The problem with an event that for this one could not be set aside; `rejected` says what is wrong with the event.
+    pub fn not_set_aside(&self, rejected: &str) -> Problem {
+        let retry = match self {
+            Problem::Away { retry } | Problem::BacklogFull { retry } => *retry,
+            Problem::Redis(outcome) => outcome.retry_after(),
+            _ => 1,
+        };
+        let detail = format!("{rejected}; it could not be set aside: {}", self.words().detail);
+        Problem::NotSetAside { detail, retry }
+    }
+
     /// Where in the event; empty for the whole.
     fn pointer(&self) -> &str {
         match self {
