@@ -40,6 +40,12 @@ impl Promise {
             .with_unanswered(0..=usize::MAX)
     }
 
+    /// `meteorit_ack stored` with a spool: a 202 is there, perhaps several times, for a replay that is cut off is repeated; so it may be
+    /// with what was written to the spool as its client lost its connection.
+    pub fn spooled() -> Promise {
+        Promise::stored().with(202..=202, 1..=usize::MAX).with_unanswered(0..=usize::MAX)
+    }
+
     /// An event with one of these statuses is there so many times; goes before what was said of them earlier.
     pub fn with(mut self, statuses: RangeInclusive<u16>, copies: RangeInclusive<usize>) -> Promise {
         self.statuses.insert(0, (statuses, copies));

@@ -1,5 +1,5 @@
-//! Everything that can happen, at random, two things at a time. METEORIT_LEDGER_SECONDS says for how long, METEORIT_LEDGER_SEED in
-//! which order.
+//! Everything that can happen, at random, two things at a time. METEORIT_LEDGER_SECONDS says for how long in all, METEORIT_LEDGER_SEED
+//! in which order.
 
 use super::of_redis::{crowd_out, reload_slowly};
 use super::*;
@@ -15,10 +15,10 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[test]
 fn all_troubles_at_random_keep_the_promises() {
-    let time = Duration::from_secs(setting("METEORIT_LEDGER_SECONDS", 10));
+    let time = Duration::from_secs(setting("METEORIT_LEDGER_SECONDS", 16)) / variants().len() as u32;
     let seed = setting("METEORIT_LEDGER_SEED", 1);
     println!("METEORIT_LEDGER_SEED={seed}");
-    for variant in variants().into_iter().map(Variant::after_a_loss).map(Variant::after_a_refusal) {
+    for variant in variants().into_iter().map(Variant::after_a_kill).map(Variant::after_a_refusal) {
         let mut random = Random(seed);
         let mut scene = Scene::of(
             &variant,
@@ -42,7 +42,7 @@ fn all_troubles_at_random_keep_the_promises() {
         assert!(leaked < 4 * 40, "{leaked} descriptors in four workers");
         counts.add(&scene.end());
         println!("{}: {troubles} troubles, {counts}", variant.name);
-        assert!(counts.promised() > 1000 && counts.of(503) > 0, "{counts}");
+        assert!(counts.promised() > 300 && counts.of(503) + counts.of(202) > 0, "{counts}");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::common::ledger::{Book, Counts, Ledger, Traffic};
 #[derive(Clone)]
 pub struct Variant {
     pub name: &'static str,
-    /// Of `meteorit_redis`.
+    /// Of `meteorit_redis`; `%SPOOL%` is a folder that outlives nginx.
     pub settings: &'static str,
     /// Of the location.
     pub location: &'static str,
@@ -16,12 +16,24 @@ pub struct Variant {
 
 impl Variant {
     fn is_queued(&self) -> bool {
-        self.name == "queued"
+        self.location.contains("queued")
+    }
+
+    fn has_spool(&self) -> bool {
+        self.settings.contains("spool")
+    }
+
+    /// For a trouble in which workers are killed: what they held and had not written is lost.
+    pub fn after_a_kill(self) -> Variant {
+        match self.is_queued() {
+            true => Variant { promise: self.promise.with(202..=202, 0..=usize::MAX), ..self },
+            false => self,
+        }
     }
 
     /// For a trouble in which workers end before Redis has taken what they hold: what was queued may be lost.
     pub fn after_a_loss(self) -> Variant {
-        match self.is_queued() {
+        match self.is_queued() && !self.has_spool() {
             true => Variant { promise: self.promise.with(202..=202, 0..=usize::MAX), ..self },
             false => self,
         }
@@ -49,6 +61,13 @@ pub fn variants() -> Vec<Variant> {
             location: "meteorit_ack queued;",
             promise: Promise::queued(),
         },
+        Variant { name: "stored, spool", settings: "spool %SPOOL%;", location: "", promise: Promise::spooled() },
+        Variant {
+            name: "queued, spool",
+            settings: "max_pending 2000; drain 4s; spool %SPOOL%;",
+            location: "meteorit_ack queued;",
+            promise: Promise::queued(),
+        },
     ]
 }
 
@@ -57,6 +76,7 @@ pub struct Scene {
     pub redis: Redis,
     pub proxy: Proxy,
     pub nginx: Nginx,
+    builder: NginxBuilder,
     traffic: Traffic,
     // Before the rest: the clients stop first.
     ledger: Option<Ledger>,
@@ -88,7 +108,9 @@ impl Scene {
         ]);
         let proxy = Proxy::start(redis.port());
         let Variant { settings, location, .. } = variant;
-        let nginx = nginx
+        let spool = redis.dir().join("spool").display().to_string();
+        let settings = settings.replace("%SPOOL%", &spool);
+        let builder = nginx
             .http(&format!("meteorit_redis queue {{ server {}; {TIMES} {settings} }}", proxy.url()))
             .server(&format!(
                 "meteorit_command RPUSH ledger $event;
@@ -98,11 +120,11 @@ impl Scene {
             ))
             .log_format("$status $meteorit_status $request_uri $pid")
             .body_buffer("1m")
-            .exit_timeout(Duration::from_secs(20))
-            .start();
+            .exit_timeout(Duration::from_secs(20));
+        let nginx = builder.clone().start();
         nginx.allow_log("events that were accepted are lost");
         let ledger = Some(Ledger::open(nginx.port(), traffic.clone(), 0));
-        let scene = Scene { variant: variant.clone(), redis, proxy, nginx, traffic, ledger };
+        let scene = Scene { variant: variant.clone(), redis, proxy, nginx, builder, traffic, ledger };
         scene.goes_on();
         scene
     }
@@ -131,6 +153,7 @@ impl Scene {
         let old = self.nginx.reload();
         eventually(SOON, || !old.iter().any(|pid| is_running(*pid)));
         self.settle();
+        self.wait_replayed(&book, &[]);
         let counts = self.audit(&book);
         self.redis.cmd(&["DEL", "ledger"]);
         self.ledger = Some(Ledger::open(self.nginx.port(), self.traffic.clone(), book.next));
@@ -147,6 +170,7 @@ impl Scene {
     #[track_caller]
     pub fn end_with(mut self, others: &[&Redis]) -> Counts {
         let book = self.ledger.take().expect("clients at work").close();
+        self.wait_replayed(&book, others);
         self.nginx.signal(self.nginx.master_pid(), libc::SIGQUIT);
         self.nginx.wait_exit();
         self.audit_all(&book, others)
@@ -157,17 +181,30 @@ impl Scene {
     pub fn ended(mut self) -> Counts {
         self.nginx.wait_exit();
         let book = self.ledger.take().expect("clients at work").close();
+        if self.variant.has_spool() {
+            // Another nginx takes over what this one has left behind.
+            let heir = self.builder.clone().start();
+            self.wait_replayed(&book, &[]);
+            heir.stop();
+        }
         self.audit_all(&book, &[])
+    }
+
+    /// Where there is a spool, what is in it is on its way to Redis.
+    fn wait_replayed(&self, book: &Book, others: &[&Redis]) {
+        if self.variant.has_spool() {
+            within(SOON, || book.try_audit(&self.stored(others), &self.variant.promise).is_ok());
+        }
+    }
+
+    fn stored(&self, others: &[&Redis]) -> Vec<Vec<u8>> {
+        [&self.redis].into_iter().chain(others.iter().copied()).flat_map(|redis| redis.list("ledger")).collect()
     }
 
     #[track_caller]
     fn audit_all(self, book: &Book, others: &[&Redis]) -> Counts {
-        let mut stored: Vec<Vec<u8>> = Vec::new();
-        for redis in [&self.redis].into_iter().chain(others.iter().copied()) {
-            wait_disconnected(redis);
-            stored.extend(redis.list("ledger"));
-        }
-        let counts = book.audit(&stored, &self.variant.promise);
+        [&self.redis].into_iter().chain(others.iter().copied()).for_each(wait_disconnected);
+        let counts = book.audit(&self.stored(others), &self.variant.promise);
         println!("{}: {counts}", self.variant.name);
         // Only a worker that is killed cannot say what is lost with it.
         let log = self.nginx.error_log();
