@@ -193,7 +193,7 @@ impl Scene {
     /// Where there is a spool, what is in it is on its way to Redis.
     fn wait_replayed(&self, book: &Book, others: &[&Redis]) {
         if self.variant.has_spool() {
-            within(SOON, || book.try_audit(&self.stored(others), &self.variant.promise).is_ok());
+            within(SOON * 6, || book.try_audit(&self.stored(others), &self.variant.promise).is_ok());
         }
     }
 
