@@ -48,7 +48,7 @@ fn an_audit_counts_duplicates_where_they_are_allowed() {
 fn an_audit_finds_a_wrong_order_and_a_changed_byte() {
     let entries = [entry(1, Answer::Status(204)), entry(2, Answer::Status(204))];
     assert!(audit_of(&entries, &[1, 2]).is_ok());
-    assert!(audit_of(&entries, &[2, 1]).unwrap_err().contains("was sent before"));
+    assert!(audit_of(&entries, &[2, 1]).unwrap_err().contains("which was sent before it"));
     let in_any_order = Promise::stored().in_any_order();
     assert!(audit(&entries, &[event(2), event(1)], &in_any_order).is_ok());
     let mut changed = event(1);

@@ -68,6 +68,18 @@ fn a_full_memory_keeps_the_promises() {
 }
 
 #[test]
+fn a_memory_that_is_full_now_and_then_keeps_the_promises() {
+    through_refusals(|scene| {
+        for _ in 0..100 {
+            scene.redis.cmd(&["CONFIG", "SET", "maxmemory", "100kb"]);
+            scene.ledger().wait_answered(10);
+            scene.redis.cmd(&["CONFIG", "SET", "maxmemory", "0"]);
+            scene.ledger().wait_answered(30);
+        }
+    });
+}
+
+#[test]
 fn a_loading_redis_keeps_the_promises() {
     let counts = through_refusals(|scene| reload_slowly(&scene.redis, || scene.is_answered()));
     assert!(counts.of(503) > 0, "{counts}");

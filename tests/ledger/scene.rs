@@ -39,9 +39,10 @@ impl Variant {
         }
     }
 
-    /// For a trouble in which Redis refuses for a while and takes the next event: what was queued and refused comes behind it.
+    /// For a trouble in which Redis refuses for a while and takes the next command of the pipeline: what was queued, or replayed, and
+    /// refused comes behind it.
     pub fn after_a_refusal(self) -> Variant {
-        match self.is_queued() {
+        match self.is_queued() || self.has_spool() {
             true => Variant { promise: self.promise.in_any_order(), ..self },
             false => self,
         }
@@ -51,7 +52,16 @@ impl Variant {
 /// Times so short that a test sees them pass.
 const TIMES: &str = "timeout 600ms; stall_timeout 1200ms; connect_timeout 600ms;";
 
+/// All of them, or the one that METEORIT_LEDGER_VARIANT names.
 pub fn variants() -> Vec<Variant> {
+    let wanted = std::env::var("METEORIT_LEDGER_VARIANT").ok();
+    let variants = all_variants().into_iter().filter(|variant| wanted.as_ref().is_none_or(|name| name == variant.name));
+    let variants: Vec<Variant> = variants.collect();
+    assert!(!variants.is_empty(), "METEORIT_LEDGER_VARIANT={wanted:?} names none");
+    variants
+}
+
+fn all_variants() -> Vec<Variant> {
     vec![
         Variant { name: "stored", settings: "", location: "", promise: Promise::stored() },
         Variant {
@@ -190,10 +200,17 @@ impl Scene {
         self.audit_all(&book, &[])
     }
 
-    /// Where there is a spool, what is in it is on its way to Redis.
+    /// Where there is a spool, what is in it is on its way to Redis: waits until all is there, or nothing more comes.
     fn wait_replayed(&self, book: &Book, others: &[&Redis]) {
-        if self.variant.has_spool() {
-            within(SOON * 6, || book.try_audit(&self.stored(others), &self.variant.promise).is_ok());
+        let count = || [&self.redis].iter().chain(others).map(|redis| redis.len("ledger")).sum::<usize>();
+        while self.variant.has_spool() && book.try_audit(&self.stored(others), &self.variant.promise).is_err() {
+            let mut before = count();
+            if !within(SOON, || count() > before) {
+                return;
+            }
+            while within(Duration::from_millis(500), || count() > before) {
+                before = count();
+            }
         }
     }
 

@@ -64,7 +64,7 @@ pub fn audit(entries: &[Entry], stored: &[Vec<u8>], promise: &Promise) -> Result
         }
     }
     let mut counts = Counts::default();
-    let mut last: HashMap<u64, (usize, u64)> = HashMap::new();
+    let mut last: HashMap<u64, (usize, Entry)> = HashMap::new();
     let mut entries = entries.to_vec();
     entries.sort_by_key(|entry| entry.id);
     for entry in &entries {
@@ -86,10 +86,16 @@ pub fn audit(entries: &[Entry], stored: &[Vec<u8>], promise: &Promise) -> Result
         counts.unclear_and_there += usize::from(!promised && !found.is_empty());
         counts.lost += usize::from(promised && found.is_empty());
         let Some(&place) = found.first().filter(|_| promised && promise.in_order) else { continue };
-        if let Some((before, id)) = last.insert(entry.connection, (place, entry.id))
+        if let Some((before, earlier)) = last.insert(entry.connection, (place, *entry))
             && before > place
         {
-            faults.push(format!("event {} is there before event {id}, which was sent before it", entry.id));
+            let Entry { id, answer, .. } = entry;
+            faults.push(format!(
+                "event {id}, answered {answer:?}, is there {} places before event {}, answered {:?}, which was sent before it",
+                before - place,
+                earlier.id,
+                earlier.answer
+            ));
         }
     }
     faults.extend(places.keys().map(|id| format!("event {id} is there and nobody sent it")));

@@ -178,9 +178,11 @@ impl Client<'_> {
             if !goes_on {
                 return;
             }
-            if matches!(answer, Answer::Status(503)) {
-                // Whoever is refused at once would else fill the ledger with refusals.
-                thread::sleep(PATIENCE);
+            // What costs nginx little would else fill the ledger.
+            match answer {
+                Answer::Status(503) => thread::sleep(PATIENCE),
+                Answer::Status(202) => thread::sleep(PATIENCE / 10),
+                _ => {}
             }
         }
     }
