@@ -8,12 +8,15 @@ mod commands;
 mod key;
 mod keys;
 mod replay;
+mod resp;
 pub mod table;
+mod variadic;
 
 pub use commands::Commands;
 pub use key::{Charset, KeyLimit, KeyLimitError, KeyViolation, OnViolation};
 pub use keys::key_positions;
 pub use replay::repeatable;
+pub use variadic::{Division, FIXED, divide};
 
 /// One argument of a command, its name included.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -205,6 +205,7 @@ impl Connection {
         if self.leaving.is_some() {
             return Ok(());
         }
+        self.window.share();
         while let unsent @ [_, ..] = self.window.unsent() {
             match peer.send(unsent) {
                 Send::Bytes(count) => {
@@ -268,16 +269,15 @@ impl Connection {
             if reply.reopens() {
                 self.leaving = reply.error().map(printable);
             }
-            let oldest = self.window.oldest().ok_or(Lost::Unexpected)?;
-            if oldest.replies > 1 {
-                let Some((verdict, error)) = self.transaction.take(oldest.replies, &reply) else { continue };
-                settle(oldest, verdict, &error);
-                self.window.acknowledge();
+            let due = self.window.due().ok_or(Lost::Unexpected)?;
+            if due > 1 {
+                let Some((verdict, error)) = self.transaction.take(due, &reply) else { continue };
+                self.window.acknowledge(|command| settle(command, verdict, &error));
                 continue;
             }
             let verdict = reply.verdict();
-            settle(oldest, verdict, reply.error().unwrap_or_default());
-            self.window.acknowledge();
+            let error = reply.error().unwrap_or_default();
+            self.window.acknowledge(|command| settle(command, verdict, error));
             if verdict == Verdict::Unknown {
                 // +QUEUED: the connection is in a state that nobody asked for.
                 return Err(Lost::Unexpected);

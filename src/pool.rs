@@ -203,7 +203,7 @@ impl Pool {
                         });
                         if let Some(spooler) = spooler.as_mut().filter(|_| requests.may_spool(waiter)) {
                             let mut commands = Commands::new();
-                            commands.push(command.bytes, command.replies);
+                            commands.push(&command.bytes(), command.replies);
                             spooler.reject(commands, error);
                         }
                     }

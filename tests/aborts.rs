@@ -41,7 +41,7 @@ fn nginx_for(redis: &FakeRedis) -> Nginx {
             "meteorit_redis queue {{ server {}; connect_timeout 60s; timeout 60s; stall_timeout 60s; }}",
             redis.url()
         ))
-        .server("location /events { meteorit_pass queue; meteorit_command RPUSH events $event; }")
+        .server("location /events { meteorit_pass queue; meteorit_command APPEND events $event; }")
         .start()
 }
 
@@ -362,7 +362,7 @@ fn a_client_that_left_does_not_spare_redis_its_deadline() {
     let redis = FakeRedis::start(held);
     let nginx = Nginx::builder()
         .http(&format!("meteorit_redis queue {{ server {}; timeout 200ms; stall_timeout 400ms; }}", redis.url()))
-        .server("location /events { meteorit_pass queue; meteorit_command RPUSH events $event; }")
+        .server("location /events { meteorit_pass queue; meteorit_command APPEND events $event; }")
         .start();
     let mut client = Http::connect(nginx.port());
     client.send_raw(&Request::post("/events?gone", r#"{"gone":1}"#).to_bytes());

@@ -12,9 +12,9 @@ fn nginx(fake: &FakeRedis, timeout: &str) -> Nginx {
     Nginx::builder()
         .http(&format!("meteorit_redis queue {{ server {}; timeout {timeout}; stall_timeout 20s; }}", fake.url()))
         .server(
-            "location / { meteorit_pass queue; meteorit_command RPUSH list $arg_id; }
-             location = /two { meteorit_pass queue; meteorit_command RPUSH list $arg_id.1;
-                meteorit_command RPUSH list $arg_id.2; }",
+            "location / { meteorit_pass queue; meteorit_command APPEND list $arg_id; }
+             location = /two { meteorit_pass queue; meteorit_command APPEND list $arg_id.1;
+                meteorit_command APPEND list $arg_id.2; }",
         )
         .log_format("$arg_id $status $meteorit_status $meteorit_redis_time")
         .start()

@@ -11,6 +11,8 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 
 const COMMAND: &str = "meteorit_command RPUSH list $event_n;";
+/// One that neighbours do not share.
+const ALONE: &str = "meteorit_command APPEND text $event_n;";
 
 /// Locations that go to `queue` and are answered at once, with these settings of the Redis and of the locations.
 fn nginx(url: &str, redis: &str, locations: &str) -> Nginx {
@@ -52,7 +54,7 @@ fn the_answer_does_not_wait_for_redis() {
     let nginx = nginx(
         &fake.url(),
         "",
-        &format!("location / {{ PASS {COMMAND} }} location /json {{ PASS {COMMAND} meteorit_response json; }}"),
+        &format!("location / {{ PASS {ALONE} }} location /json {{ PASS {ALONE} meteorit_response json; }}"),
     );
     let response = post(nginx.port(), "/", r#"{"n":1}"#);
     assert_eq!((response.status, response.header("Content-Length"), response.text().as_str()), (202, Some("0"), ""));
@@ -60,7 +62,7 @@ fn the_answer_does_not_wait_for_redis() {
     let response = post(nginx.port(), "/json", r#"{"n":2}"#);
     assert_eq!((response.status, &response.json()["accepted"]), (202, &json!(1)));
     assert_eq!(response.json()["ids"].as_array().unwrap().len(), 1);
-    assert_eq!(texts(&fake.wait_commands(2)), ["RPUSH list 1", "RPUSH list 2"]);
+    assert_eq!(texts(&fake.wait_commands(2)), ["APPEND text 1", "APPEND text 2"]);
     fake.release_all(Action::reply(":1\r\n"));
     nginx.wait_access("/ 202 queued");
     nginx.stop();
@@ -86,16 +88,16 @@ fn what_comes_while_redis_is_away_is_written_in_order_once_it_is_back() {
 #[test]
 fn what_was_sent_and_not_answered_is_sent_again_in_order() {
     let fake = FakeRedis::start(|_, _| Action::Hold);
-    let nginx = nginx(&fake.url(), "", &format!("location / {{ PASS {COMMAND} }}"));
+    let nginx = nginx(&fake.url(), "", &format!("location / {{ PASS {ALONE} }}"));
     send(&nginx, 0..3);
     fake.wait_held(3);
     fake.set_handler(|_, _| Action::reply(":1\r\n"));
     fake.close_all(true);
     let commands = fake.wait_commands(6);
-    assert_eq!(texts(&commands[3..]), ["RPUSH list 0", "RPUSH list 1", "RPUSH list 2"]);
+    assert_eq!(texts(&commands[3..]), ["APPEND text 0", "APPEND text 1", "APPEND text 2"]);
     assert!(commands[3..].iter().all(|command| command.connection == 1));
     send(&nginx, 3..4);
-    assert_eq!(texts(&fake.wait_commands(7)[6..]), ["RPUSH list 3"]);
+    assert_eq!(texts(&fake.wait_commands(7)[6..]), ["APPEND text 3"]);
     nginx.stop();
     assert_eq!(fake.commands().len(), 7);
 }
@@ -128,12 +130,12 @@ fn what_redis_does_not_take_now_is_sent_again_until_it_does() {
         0..4 => Action::reply("-OOM command not allowed when used memory > 'maxmemory'.\r\n"),
         _ => Action::reply(":1\r\n"),
     });
-    let nginx = nginx(&fake.url(), "", &format!("location / {{ PASS {COMMAND} }}"));
+    let nginx = nginx(&fake.url(), "", &format!("location / {{ PASS {ALONE} }}"));
     let mut http = Http::connect(nginx.port());
     http.pipeline(&["{\"n\":0}", "{\"n\":1}", "{\"n\":2}"].map(|event| Request::post("/", event)));
     // Three of them, then the first alone, to see whether it is taken: no; and then yes.
     let commands = texts(&fake.wait_commands(7));
-    let expected = [0, 1, 2, 0, 0, 1, 2].map(|n| format!("RPUSH list {n}"));
+    let expected = [0, 1, 2, 0, 0, 1, 2].map(|n| format!("APPEND text {n}"));
     assert_eq!(commands, expected);
     nginx.stop();
     assert_eq!(fake.commands().len(), 7);
@@ -241,7 +243,7 @@ fn a_worker_that_quits_gives_up_after_drain_and_says_how_much_is_lost() {
 #[test]
 fn a_worker_that_is_terminated_says_how_much_is_lost() {
     let fake = FakeRedis::start(|_, _| Action::Hold);
-    let nginx = nginx(&fake.url(), "", &format!("location / {{ PASS {COMMAND} }}"));
+    let nginx = nginx(&fake.url(), "", &format!("location / {{ PASS {ALONE} }}"));
     send(&nginx, 0..3);
     fake.wait_held(3);
     nginx.signal(nginx.master_pid(), libc::SIGTERM);

@@ -17,7 +17,7 @@ fn nginx(server: &str, settings: &str, locations: &str) -> Nginx {
         .start()
 }
 
-const BY_ID: &str = "location / { meteorit_pass queue; meteorit_command RPUSH list $arg_id; }";
+const BY_ID: &str = "location / { meteorit_pass queue; meteorit_command APPEND list $arg_id; }";
 
 /// Replies of one packet or several, and the statuses they mean.
 const MIXED: &[(&[u8], u16)] = &[

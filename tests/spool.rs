@@ -172,8 +172,10 @@ fn what_was_queued_goes_to_the_spool_when_the_worker_is_terminated() {
     let fake = FakeRedis::start(|_, _| Action::Hold);
     let redis = Redis::start();
     let site = Site::start(&fake.url(), "", &format!("location / {{ PASS meteorit_ack queued; {COMMAND} }}"));
-    site.send(0..5, 202);
-    fake.wait_held(5);
+    for n in 0..5 {
+        site.send(n..n + 1, 202);
+        fake.wait_held(n + 1);
+    }
     let (old, url) = (site.nginx.worker_pids(), fake.url());
     site.nginx.rewrite_conf(|conf| conf.replace(&url, &redis.url()));
     site.nginx.signal(old[0], libc::SIGTERM);
@@ -231,12 +233,12 @@ fn what_was_sent_and_not_answered_is_504_unless_ambiguous_says_otherwise() {
             "location /safe {{ PASS {COMMAND} }} location /ambiguous {{ PASS meteorit_retry ambiguous; {COMMAND} }}"
         ),
     );
-    let mut clients = ["/safe", "/ambiguous"].map(|path| {
+    let mut clients = [(1, "/safe"), (2, "/ambiguous")].map(|(count, path)| {
         let mut http = Http::connect(site.nginx.port());
         http.send_raw(&Request::post(path, r#"{"n":1}"#).to_bytes());
+        fake.wait_held(count);
         http
     });
-    fake.wait_held(2);
     fake.stop_listening();
     fake.close_all(true);
     let statuses = clients.each_mut().map(|http| http.read_response().status);

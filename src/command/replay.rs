@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use super::resp;
+
 /// The command, or transaction of `replies` replies, without what must not be sent again; None when nothing is left.
 pub fn repeatable(command: &[u8], replies: u32) -> Option<(Cow<'_, [u8]>, u32)> {
     if replies == 1 {
@@ -19,7 +21,8 @@ pub fn repeatable(command: &[u8], replies: u32) -> Option<(Cow<'_, [u8]>, u32)> 
 }
 
 fn is_publish(command: &[u8]) -> bool {
-    let name = argument(command, end_of_line(command)).map_or(&b""[..], |(name, _)| name);
+    let name = resp::number(command, 0).and_then(|(_, at)| resp::argument(command, at));
+    let name = name.map_or(&b""[..], |(name, _)| name);
     name.eq_ignore_ascii_case(b"PUBLISH") || name.eq_ignore_ascii_case(b"SPUBLISH")
 }
 
@@ -27,36 +30,10 @@ fn is_publish(command: &[u8]) -> bool {
 fn split(commands: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = commands;
     std::iter::from_fn(move || {
-        let (command, after) = rest.split_at_checked(length(rest)?)?;
+        let (command, after) = rest.split_at_checked(resp::length(rest)?)?;
         rest = after;
         Some(command)
     })
-}
-
-/// How long the first command is.
-fn length(commands: &[u8]) -> Option<usize> {
-    let mut at = end_of_line(commands);
-    for _ in 0..number(commands, 0)? {
-        (_, at) = argument(commands, at)?;
-    }
-    Some(at)
-}
-
-/// The bulk string at `at`, and where it ends.
-fn argument(command: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let start = at + end_of_line(command.get(at..)?);
-    let end = start.checked_add(number(command, at)?)?;
-    Some((command.get(start..end)?, end + 2))
-}
-
-/// The number behind the type at `at`.
-fn number(command: &[u8], at: usize) -> Option<usize> {
-    let digits = command.get(at + 1..)?.split(|byte| *byte == b'\r').next()?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-fn end_of_line(text: &[u8]) -> usize {
-    memchr::memchr(b'\n', text).map_or(text.len(), |end| end + 1)
 }
 
 #[cfg(test)]

@@ -181,7 +181,7 @@ impl Requests {
             return false;
         }
         let left = waiting.left.get_or_insert_default();
-        match repeatable(command.bytes, command.replies) {
+        match repeatable(&command.bytes(), command.replies) {
             Some((bytes, replies)) => {
                 left.commands.push(&bytes, replies);
                 left.numbers.push(event);

@@ -125,8 +125,8 @@ impl State {
             if !waits && requests.keep(&command, command.sent, now) {
                 return false;
             }
-            let repeats =
-                !command.sent || requests.is_ambiguous(waiter) && repeatable(command.bytes, command.replies).is_some();
+            let repeats = !command.sent
+                || requests.is_ambiguous(waiter) && repeatable(&command.bytes(), command.replies).is_some();
             match retry {
                 None if repeats && waits && requests.is_wanted(waiter) => return true,
                 Some(seconds) if !command.sent => {

@@ -97,9 +97,9 @@ fn a_batch_larger_than_the_backlog_is_413_and_one_without_room_503() {
     let fake = FakeRedis::start(|_, _| Action::Hold);
     let nginx = Nginx::builder()
         .http(&format!("meteorit_redis queue {{ server {}; backlog 4k; timeout 60s; stall_timeout 60s; }}", fake.url()))
-        .server("location / { meteorit_pass queue; meteorit_command RPUSH list $event; meteorit_batch partial; }")
+        .server("location / { meteorit_pass queue; meteorit_command APPEND list $event; meteorit_batch partial; }")
         .start();
-    // 34 bytes each as commands.
+    // 35 bytes each as commands.
     let response = lines(nginx.port(), "/", &"{}\n".repeat(200));
     assert_eq!(response.status, 413, "{}", response.text());
     let mut waiting = Http::connect(nginx.port());

@@ -6,7 +6,7 @@ fn site_with(fake: &FakeRedis, settings: &str) -> Nginx {
     Nginx::builder()
         .http(&format!("meteorit_redis queue {{ server {}; {settings} }}", fake.url()))
         .server(
-            "location / { meteorit_pass queue; meteorit_command RPUSH list $event; meteorit_batch partial; }
+            "location / { meteorit_pass queue; meteorit_command APPEND list $event; meteorit_batch partial; }
              location /two {
                  meteorit_pass queue; meteorit_batch partial;
                  meteorit_command RPUSH list $event_n; meteorit_command INCR count:$event_n;

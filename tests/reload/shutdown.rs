@@ -18,8 +18,8 @@ fn a_quit_answers_what_is_in_flight() {
     let mut clients: Vec<Http> = (0..5).map(|_| Http::connect(nginx.port())).collect();
     for (i, client) in clients.iter_mut().enumerate() {
         client.send_raw(&event(i as u64));
+        redis.wait_held(i + 1);
     }
-    redis.wait_held(5);
     let worker = begin_to_quit(&nginx);
     assert!(is_running(worker), "it has clients to answer");
     for client in &mut clients {
@@ -147,10 +147,10 @@ fn worker_shutdown_timeout_ends_a_worker_whose_reply_never_comes() {
     let redis = FakeRedis::start(|_, _| Action::Hold);
     let nginx = nginx_for(&redis.url(), LONG).main("worker_shutdown_timeout 1s;").start();
     let mut clients: Vec<Http> = (0..3).map(|_| Http::connect(nginx.port())).collect();
-    for client in &mut clients {
+    for (i, client) in clients.iter_mut().enumerate() {
         client.send_raw(&event(1));
+        redis.wait_held(i + 1);
     }
-    redis.wait_held(3);
     nginx.signal(nginx.master_pid(), libc::SIGQUIT);
     for client in &mut clients {
         // Whichever nginx closes first: the client, or Redis, of which the client is told.
@@ -167,10 +167,10 @@ fn sigterm_ends_a_worker_with_requests_in_flight() {
     let redis = FakeRedis::start(|_, _| Action::Hold);
     let nginx = nginx_for(&redis.url(), LONG).start();
     let mut clients: Vec<Http> = (0..5).map(|_| Http::connect(nginx.port())).collect();
-    for client in &mut clients {
+    for (i, client) in clients.iter_mut().enumerate() {
         client.send_raw(&event(1));
+        redis.wait_held(i + 1);
     }
-    redis.wait_held(5);
     nginx.signal(nginx.master_pid(), libc::SIGTERM);
     assert!(nginx.wait_exit().success());
     assert!(clients.iter_mut().all(Http::is_closed));
