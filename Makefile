@@ -41,6 +41,7 @@ fuzz: ## looks for inputs that break what must hold for any, SECONDS for each ta
 	@exec fuzz/run.sh $(SECONDS) $(TARGET)
 
 ledger: ## ten minutes of every trouble at random, against what was promised; SECONDS=N, SEED=N
+	cargo build $(SPOOL_TOOL)
 	METEORIT_LEDGER_SECONDS=$(if $(filter file undefined,$(origin SECONDS)),600,$(SECONDS)) METEORIT_LEDGER_SEED=$(or $(SEED),1) \
 		nice -n 10 cargo test --locked --test ledger $(CARGO_FEATURES) -- --nocapture all_troubles
 
@@ -49,6 +50,7 @@ soak: ## twenty minutes of load with a spool, Redis started anew each minute; SE
 		cargo test --locked --test soak $(CARGO_FEATURES) -- --nocapture
 
 asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer, no finding; needs their runtimes, which come with gcc
+	cargo build $(SPOOL_TOOL)
 	FEATURES='$(CARGO_FEATURES)' tests/sanitizers/asan.sh
 
 valgrind: ## some tests under valgrind, no finding; needs the package valgrind

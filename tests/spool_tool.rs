@@ -10,19 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-/// METEORIT_TEST_SPOOL_TOOL, else what `make test` built for the profile `tool`.
-fn tool() -> Command {
-    let path = std::env::var_os("METEORIT_TEST_SPOOL_TOOL").map(PathBuf::from).unwrap_or_else(|| {
-        let test = std::env::current_exe().expect("the path of this test");
-        test.ancestors().nth(3).expect("target").join("tool/meteorit-spool")
-    });
-    assert!(path.is_file(), "no {}: `make build` makes it", path.display());
-    Command::new(path)
-}
-
 /// Runs it: its status, and what it wrote to standard output and standard error.
 fn run(args: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = tool().args(args).output().expect("meteorit-spool runs");
+    let Output { status, stdout, stderr } = spool_tool().args(args).output().expect("meteorit-spool runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (status.code().expect("a status"), text(stdout), text(stderr))
 }
@@ -421,7 +411,7 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
     let spool = Spool::new();
     let records: Vec<_> = (0..20_000).map(|number| push("k", &number.to_string())).collect();
     spool.segment(LANE, 1, &records);
-    let mut child = tool()
+    let mut child = spool_tool()
         .args(["cat", spool.path()])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())

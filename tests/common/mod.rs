@@ -20,6 +20,7 @@ mod proxy;
 mod random;
 mod redis;
 mod resp;
+mod spool;
 mod system;
 
 pub use browser::Browser;
@@ -35,6 +36,7 @@ pub use process::{cpu_time, is_running, open_fds, rss_kb, title};
 pub use proxy::{Loses, Proxy};
 pub use random::Random;
 pub use redis::{Redis, RedisBuilder};
+pub use spool::{spool_tool, spooled};
 pub use system::set_backlog;
 
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::common::ledger::{Book, Counts, Ledger, Traffic};
+use std::path::PathBuf;
 
 /// A configuration, and what it promises.
 #[derive(Clone)]
@@ -118,8 +119,7 @@ impl Scene {
         ]);
         let proxy = Proxy::start(redis.port());
         let Variant { settings, location, .. } = variant;
-        let spool = redis.dir().join("spool").display().to_string();
-        let settings = settings.replace("%SPOOL%", &spool);
+        let settings = settings.replace("%SPOOL%", &redis.dir().join("spool").display().to_string());
         let builder = nginx
             .http(&format!("meteorit_redis queue {{ server {}; {TIMES} {settings} }}", proxy.url()))
             .server(&format!(
@@ -162,8 +162,8 @@ impl Scene {
         // Workers that are on their way out hand over what they hold.
         let old = self.nginx.reload();
         eventually(SOON, || !old.iter().any(|pid| is_running(*pid)));
-        self.settle();
         self.wait_replayed(&book, &[]);
+        self.settle();
         let counts = self.audit(&book);
         self.redis.cmd(&["DEL", "ledger"]);
         self.ledger = Some(Ledger::open(self.nginx.port(), self.traffic.clone(), book.next));
@@ -183,7 +183,7 @@ impl Scene {
         self.wait_replayed(&book, others);
         self.nginx.signal(self.nginx.master_pid(), libc::SIGQUIT);
         self.nginx.wait_exit();
-        self.audit_all(&book, others)
+        self.audit_with_heir(&book, others)
     }
 
     /// For an nginx that is to end by what the test has done.
@@ -191,27 +191,41 @@ impl Scene {
     pub fn ended(mut self) -> Counts {
         self.nginx.wait_exit();
         let book = self.ledger.take().expect("clients at work").close();
-        if self.variant.has_spool() {
-            // Another nginx takes over what this one has left behind.
-            let heir = self.builder.clone().start();
-            self.wait_replayed(&book, &[]);
-            heir.stop();
-        }
-        self.audit_all(&book, &[])
+        self.audit_with_heir(&book, &[])
     }
 
-    /// Where there is a spool, what is in it is on its way to Redis: waits until all is there, or nothing more comes.
-    fn wait_replayed(&self, book: &Book, others: &[&Redis]) {
-        let count = || [&self.redis].iter().chain(others).map(|redis| redis.len("ledger")).sum::<usize>();
-        while self.variant.has_spool() && book.try_audit(&self.stored(others), &self.variant.promise).is_err() {
-            let mut before = count();
-            if !within(SOON, || count() > before) {
-                return;
-            }
-            while within(Duration::from_millis(500), || count() > before) {
-                before = count();
-            }
+    /// Another nginx takes over what this one has left behind in its spool.
+    #[track_caller]
+    fn audit_with_heir(self, book: &Book, others: &[&Redis]) -> Counts {
+        if self.variant.has_spool() && spooled(&self.spool()).0 > 0 {
+            let heir = self.builder.clone().start();
+            self.wait_replayed(book, others);
+            heir.stop();
         }
+        self.audit_all(book, others)
+    }
+
+    /// Where there is a spool: waits until nothing is left in it, as long as it becomes less.
+    #[track_caller]
+    fn wait_replayed(&self, book: &Book, others: &[&Redis]) {
+        if !self.variant.has_spool() {
+            return;
+        }
+        let left = || spooled(&self.spool()).0;
+        let mut least = u64::MAX;
+        while least > 0 {
+            let less = wait_for(SOON, || Some(left()).filter(|left| *left < least));
+            least = less.unwrap_or_else(|| panic!("nothing more is replayed: {}", spooled(&self.spool()).1));
+        }
+        // What was queued may be on its way to Redis, or to the spool.
+        let is_there = || book.try_audit(&self.stored(others), &self.variant.promise).is_ok();
+        if !within(SOON, is_there) {
+            println!("the spool: {}", spooled(&self.spool()).1);
+        }
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.redis.dir().join("spool")
     }
 
     fn stored(&self, others: &[&Redis]) -> Vec<Vec<u8>> {
