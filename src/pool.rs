@@ -36,6 +36,9 @@ pub struct Pool {
     ports: Vec<Rc<Port>>,
 }
 
+/// How many commands of what is held are sent before what else has come up has its turn.
+const BURST: usize = 256;
+
 struct Port {
     pool: Weak<Pool>,
     index: usize,
@@ -51,10 +54,12 @@ impl Pool {
             let state = State {
                 lines,
                 requests: Requests::default(),
-                hold: Hold::default(),
+                hold: Hold::new(settings.backlog, settings.max_pending),
                 spooler: spooler.map(|spool| Spooler::new(pool.clone(), settings.clone(), spool)),
                 current: 0,
                 replaying: 0,
+                replayed: 0,
+                go_on: Posted::new(pool.clone(), Pool::go_on),
                 flush: Posted::new(pool.clone(), Pool::flush),
                 timer: Timer::new(pool.clone(), Pool::tick),
                 timer_at: None,
@@ -371,10 +376,21 @@ impl Pool {
         if line.connection.ready_since().is_none() {
             return;
         }
-        while let Some(Record { commands, events, spool, kept }) = state.hold.next(now) {
+        while state.replayed < BURST
+            && let Some(Record { commands, events, spool, kept }) = state.hold.next(now)
+        {
+            state.replayed += commands.count();
             let terms = Terms { ack: Ack::Queued, ambiguous: true, spool };
             state.append(&self.settings, index, Owner::Hold(kept), terms, events, &commands, &[], now);
         }
+        if state.replayed >= BURST {
+            state.go_on.post_next();
+        }
+    }
+
+    /// In the next iteration of the loop.
+    fn go_on(&self) {
+        self.with(|_, state, _| state.replayed = 0);
     }
 
     fn log_loss(&self, events: usize, why: &str) {

@@ -2,6 +2,8 @@
 //! whatever becomes of the worker meanwhile.
 
 mod common;
+#[path = "spool/replay.rs"]
+mod replay;
 
 use common::*;
 use serde_json::json;
@@ -26,8 +28,19 @@ impl Site {
 
     /// Locations that go to a Redis with a spool of these parameters.
     fn builder(url: &str, spool: &str, locations: &str, more: impl FnOnce(NginxBuilder) -> NginxBuilder) -> Site {
+        Site::with(url, spool, "", locations, more)
+    }
+
+    /// Likewise, and with these settings of `meteorit_redis`.
+    fn with(
+        url: &str,
+        spool: &str,
+        settings: &str,
+        locations: &str,
+        more: impl FnOnce(NginxBuilder) -> NginxBuilder,
+    ) -> Site {
         let builder = Nginx::builder()
-            .http(&format!("meteorit_redis queue {{ server {url}; spool spool {spool}; }}"))
+            .http(&format!("meteorit_redis queue {{ server {url}; spool spool {spool}; {settings} }}"))
             .server(&locations.replace("PASS", "meteorit_pass queue;"))
             .log_format("$uri $status $meteorit_status")
             .allow_log("redis \"queue\"")

@@ -10,12 +10,10 @@ use super::requests::Work;
 use super::state::State;
 use crate::command::Commands;
 use crate::conf::redis::{Settings, Spool, Sync};
-use crate::hold::{Hold, Record};
+use crate::hold::{Amount, Hold, Record};
 use crate::ngx::{self, Level, Msec, Pending};
 use crate::spool::disk::{Disk, Kept, Limits, NotKept, Note};
 
-/// How much is read from the files at a time, in bytes.
-const READ: usize = 256 * 1024;
 /// How often lanes of dead workers are looked for, in milliseconds.
 const ADOPT: Msec = 5000;
 /// How often `sync=1s` brings to the disk what was written, in milliseconds.
@@ -74,7 +72,7 @@ struct Job {
     sync_appended: bool,
     sync: bool,
     adopt: bool,
-    read: bool,
+    read: Option<Amount>,
 }
 
 /// What it did.
@@ -156,8 +154,8 @@ impl Spooler {
         self.is_busy || !self.writes.is_empty()
     }
 
-    /// Lets a thread do what has come up, if none is at work; `read` says whether Redis takes what the files hold.
-    pub fn run(&mut self, now: Msec, read: bool, answer: &mut Answer) {
+    /// Lets a thread do what has come up, if none is at work; `read` says how much of what the files hold Redis takes.
+    pub fn run(&mut self, now: Msec, read: Option<Amount>, answer: &mut Answer) {
         let Some(spool) = &self.settings.spool else { return };
         let writes = !self.writes.is_empty() && now >= self.retry_at;
         let sync = self.sync_at.is_some_and(|at| at <= now);
@@ -167,9 +165,9 @@ impl Spooler {
         if looks && !self.is_busy {
             self.adopt_at = now + ADOPT;
         }
-        let read = read && self.has_unread;
+        let read = read.filter(|_| self.has_unread);
         let acknowledges = !self.done.is_empty() || !self.rejected.is_empty();
-        if self.is_busy || !(writes || sync || adopt || read || acknowledges) {
+        if self.is_busy || !(writes || sync || adopt || read.is_some() || acknowledges) {
             return;
         }
         // As many as make one write, and at most what a thread has to have in memory anyway.
@@ -323,7 +321,7 @@ impl Job {
             false => disk.append(&self.append, self.unix_ms, self.sync_appended),
         };
         let synced = if self.sync { disk.sync() } else { Ok(()) };
-        let records = if self.read { disk.read(READ) } else { Vec::new() };
+        let records = self.read.map_or_else(Vec::new, |room| disk.read(room.bytes, room.commands));
         let has_unread = disk.has_unread();
         Outcome { appended, rejected, synced, records, has_unread, is_empty: disk.is_empty(), notes: disk.take_notes() }
     }

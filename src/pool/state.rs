@@ -21,6 +21,9 @@ pub struct State {
     pub current: usize,
     /// The connection that what was held goes to.
     pub replaying: usize,
+    /// How many commands of it, since `go_on`, which lets more of it go in the next iteration of the loop.
+    pub replayed: usize,
+    pub go_on: Posted,
     /// Sends, at the end of the iteration, what all of its requests have appended.
     pub flush: Posted,
     /// For deadlines, and for what is held.
@@ -84,8 +87,8 @@ impl State {
     pub fn run_spooler(&mut self, now: Msec) {
         let State { spooler: Some(spooler), requests, hold, lines, .. } = self else { return };
         let ready = lines.iter().any(|line| line.connection.ready_since().is_some());
-        let reads = ready && hold.wants_more() && !ngx::exiting();
-        spooler.run(now, reads, &mut |waits, failure| requests.spooled(waits, failure));
+        let room = hold.room().filter(|_| ready && !ngx::exiting());
+        spooler.run(now, room, &mut |waits, failure| requests.spooled(waits, failure));
     }
 
     /// Appends a request to what a connection is to send.

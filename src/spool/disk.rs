@@ -212,20 +212,21 @@ impl Disk {
         Ok(rejected.append(&bytes)?)
     }
 
-    /// The next records, until they have `limit` bytes or there are no more.
-    pub fn read(&mut self, limit: usize) -> Vec<Kept> {
+    /// The next records, until they have so many bytes or commands, or there are no more.
+    pub fn read(&mut self, max_bytes: usize, max_commands: usize) -> Vec<Kept> {
         let Disk { sources, writer, out, count, notes, .. } = self;
         let written = writer.as_ref().map(Segment::name);
-        let (mut records, mut length) = (Vec::new(), 0);
+        let (mut records, mut length, mut read) = (Vec::new(), 0, 0);
         for source in sources.iter_mut() {
             let Source { lane, segments, cursor, .. } = source;
             for stretch in segments.iter_mut() {
-                while length < limit {
+                while length < max_bytes && read < max_commands {
                     let name = stretch.file.name;
                     let may_grow = written == Some(name);
                     match stretch.next(*cursor, may_grow) {
                         Ok(Next::Record { start, end, commands }) => {
                             length += commands.len();
+                            read += commands.count();
                             *count += 1;
                             out.push_back(Place {
                                 number: *count,

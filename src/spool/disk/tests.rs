@@ -42,7 +42,7 @@ fn records_come_out_in_order_and_leave_nothing() {
     append(&mut disk, 100..110);
     loop {
         let unread = disk.has_unread();
-        let records = disk.read(100);
+        let records = disk.read(100, usize::MAX);
         assert!(unread || records.is_empty());
         if records.is_empty() {
             break;
@@ -53,7 +53,7 @@ fn records_come_out_in_order_and_leave_nothing() {
     assert_eq!(seen, numbers(0..110));
     assert!(disk.is_empty());
     append(&mut disk, 110..112);
-    assert_eq!(names(&disk.read(1000)), numbers(110..112));
+    assert_eq!(names(&disk.read(1000, usize::MAX)), numbers(110..112));
     assert_eq!(disk.take_notes(), []);
     disk.close();
     drop(disk);
@@ -65,7 +65,7 @@ fn what_was_not_acknowledged_is_read_by_the_next_owner() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = Disk::new(limits(&dir));
     append(&mut disk, 0..50);
-    let records = disk.read(usize::MAX);
+    let records = disk.read(usize::MAX, usize::MAX);
     records[..20].iter().for_each(|record| disk.acknowledge(record.number));
     // Out of turn: an older one is still out.
     disk.acknowledge(records[22].number);
@@ -76,7 +76,7 @@ fn what_was_not_acknowledged_is_read_by_the_next_owner() {
     disk.close();
     append(&mut other, 50..60);
     other.adopt();
-    let records = other.read(usize::MAX);
+    let records = other.read(usize::MAX, usize::MAX);
     assert_eq!(records[0].commands.iter().collect::<Vec<_>>(), [b"second"], "one of its commands is done with");
     let expected: Vec<String> = ["second".to_owned()].into_iter().chain(numbers(21..60)).collect();
     assert_eq!(names(&records), expected);
@@ -101,7 +101,7 @@ fn a_damaged_segment_is_kept_aside_and_what_is_intact_in_it_is_read() {
     fs::write(lane.join("foreign"), "x").unwrap();
     let mut disk = Disk::new(limits(&dir));
     disk.adopt();
-    let records = disk.read(usize::MAX);
+    let records = disk.read(usize::MAX, usize::MAX);
     assert_eq!(records.len(), 9);
     records.iter().for_each(|record| disk.acknowledge(record.number));
     let notes: Vec<String> = disk.take_notes().into_iter().map(|note| note.text).collect();
@@ -116,7 +116,7 @@ fn a_full_spool_takes_no_more_and_loses_nothing() {
     let mut disk = Disk::new(Limits { max_size: 2000, ..limits(&dir) });
     let taken = (0..100).take_while(|n| disk.append(&[record(&n.to_string())], 1, true).is_ok()).count();
     assert!((10..50).contains(&taken), "{taken}");
-    let records = disk.read(usize::MAX);
+    let records = disk.read(usize::MAX, usize::MAX);
     assert_eq!(names(&records), numbers(0..taken));
     records.iter().for_each(|record| disk.acknowledge(record.number));
     append(&mut disk, 0..1);
