@@ -2,13 +2,17 @@
 //!
 //! Errors are problem details (RFC 9457). This step sends nothing; it says what to send.
 
+mod cause;
 mod outcome;
 mod problem;
 mod report;
+mod tally;
 
+pub use cause::{Cause, Lack};
 pub use outcome::{Fate, Outcome};
 pub use problem::{Problem, Words};
 pub use report::{Error, Report};
+pub use tally::{Tally, Why};
 
 use std::borrow::Cow;
 

@@ -14,6 +14,8 @@ pub struct Outcome {
     queued: u32,
     /// Commands that are in the spool until Redis takes them.
     spooled: u32,
+    /// Commands that would be written, were this no dry run.
+    dry: u32,
     /// Of the verdict that decides; the first one of its kind.
     reason: Option<Box<str>>,
     retry_after: u32,
@@ -22,6 +24,8 @@ pub struct Outcome {
 /// What became of a request, as `$meteorit_status` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
+    /// All would be well, and nothing was written: `meteorit_dry_run` (204).
+    DryRun,
     /// Every command succeeded (204).
     Stored,
     /// Held here until Redis takes it (202).
@@ -39,15 +43,26 @@ pub enum Fate {
 }
 
 impl Fate {
+    pub const ALL: [Fate; 8] = [
+        Fate::DryRun,
+        Fate::Stored,
+        Fate::Queued,
+        Fate::Spooled,
+        Fate::Rejected,
+        Fate::Refused,
+        Fate::Unavailable,
+        Fate::Timeout,
+    ];
+
     /// Whether the client need not send it again.
     pub fn is_accepted(self) -> bool {
-        matches!(self, Fate::Stored | Fate::Queued | Fate::Spooled)
+        matches!(self, Fate::DryRun | Fate::Stored | Fate::Queued | Fate::Spooled)
     }
 
     /// The status that says so.
     pub fn status(self) -> u16 {
         match self {
-            Fate::Stored => 204,
+            Fate::DryRun | Fate::Stored => 204,
             Fate::Queued | Fate::Spooled => 202,
             Fate::Rejected => 422,
             Fate::Refused => 502,
@@ -58,6 +73,7 @@ impl Fate {
 
     pub fn name(self) -> &'static str {
         match self {
+            Fate::DryRun => "dry_run",
             Fate::Stored => "stored",
             Fate::Queued => "queued",
             Fate::Spooled => "spooled",
@@ -73,6 +89,11 @@ impl Outcome {
     /// Of a command that is held here until Redis takes it.
     pub fn queued() -> Outcome {
         Outcome { queued: 1, ..Outcome::default() }
+    }
+
+    /// Of a command that would be written, were this no dry run.
+    pub fn dry_run() -> Outcome {
+        Outcome { dry: 1, ..Outcome::default() }
     }
 
     /// Counts a command that is in the spool until Redis takes it.
@@ -117,6 +138,7 @@ impl Outcome {
             Outcome { rejected: 1.., .. } => Fate::Rejected,
             Outcome { spooled: 1.., .. } => Fate::Spooled,
             Outcome { queued: 1.., .. } => Fate::Queued,
+            Outcome { dry: 1.., .. } => Fate::DryRun,
             _ => Fate::Stored,
         }
     }

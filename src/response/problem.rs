@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Answer, Body, Error, Fate, Outcome, Report};
+use super::{Answer, Body, Cause, Error, Fate, Lack, Outcome, Report, Tally, Why};
 use crate::batch;
 use crate::command::KeyFault;
 use crate::event;
@@ -101,6 +101,50 @@ impl Problem {
         }
     }
 
+    /// Why the events were not taken, as far as that is counted.
+    fn why(&self) -> Why {
+        Why::Rejected(match self {
+            Problem::MethodNotAllowed { .. } => Cause::MethodNotAllowed,
+            Problem::UnsupportedMediaType => Cause::UnsupportedMediaType,
+            Problem::ForeignOrigin(_) => Cause::ForeignOrigin,
+            Problem::Coding(_) => Cause::UnsupportedCoding,
+            Problem::Encoded(_) => Cause::BrokenCoding,
+            Problem::Form(FormError::TooManyMembers { .. }) => Cause::InvalidEvent,
+            Problem::Form(_) => Cause::NotAForm,
+            Problem::TooLarge { .. } => Cause::EventTooLarge,
+            Problem::BodyTooLarge { .. } => Cause::BodyTooLarge,
+            Problem::BatchesOff | Problem::Event(event::Error::Rule { .. }) => Cause::InvalidEvent,
+            Problem::Event(event::Error::Syntax { .. }) => Cause::NotJson,
+            #[cfg(feature = "schema")]
+            Problem::Schema(_) => Cause::Schema,
+            Problem::Key(_) => Cause::InvalidKey,
+            Problem::Field(_) => Cause::InvalidField,
+            Problem::NoBatch(batch::Error::TooMany { .. }) => Cause::BatchTooLarge,
+            Problem::NoBatch(_) => Cause::InvalidBatch,
+            Problem::Redis(outcome) if outcome.fate() == Fate::Rejected => Cause::RejectedByRedis,
+            Problem::BacklogFull { .. } => return Why::Unavailable(Lack::BacklogFull),
+            Problem::Away { .. } => return Why::Unavailable(Lack::Away),
+            Problem::NotSetAside { .. } => return Why::Unavailable(Lack::NotSetAside),
+            Problem::NoResources => return Why::Unavailable(Lack::NoResources),
+            Problem::Redis(_) => return Why::Unavailable(Lack::Redis),
+            Problem::Batch(_) => return Why::Else,
+            Problem::Told { problem, .. } => return problem.why(),
+        })
+    }
+
+    /// What became of so many events, all of them if this is not said of each.
+    pub fn tally(&self, events: u32) -> Tally {
+        match self {
+            Problem::Batch(report) => report.tally(),
+            Problem::Told { problem, .. } => problem.tally(events),
+            _ => {
+                let mut tally = Tally::default();
+                tally.add(self.fate(), self.why(), events);
+                tally
+            }
+        }
+    }
+
     /// Whether the event is at fault, once its body is there, and not the request or the server.
     pub fn is_of_event(&self) -> bool {
         match self {
@@ -148,7 +192,7 @@ impl Problem {
     /// As the error of the event at `index` of a batch.
     pub fn at(&self, index: u32) -> Error {
         let Words { status, detail, .. } = self.words();
-        Error { index, status, pointer: self.pointer().to_owned(), detail }
+        Error { index, status, pointer: self.pointer().to_owned(), detail, why: self.why() }
     }
 
     /// The answer that tells the client.
@@ -291,7 +335,7 @@ impl Problem {
             Problem::Told { status, problem } => return Words { status: *status, ..problem.words() },
             Problem::Redis(outcome) => {
                 let (status, kind, title) = match outcome.fate() {
-                    fate @ (Fate::Stored | Fate::Queued | Fate::Spooled) => {
+                    fate @ (Fate::DryRun | Fate::Stored | Fate::Queued | Fate::Spooled) => {
                         return Words { status: fate.status(), kind: "", title: "", detail: String::new() };
                     }
                     Fate::Rejected => (422, "rejected-by-redis", "Event rejected by Redis"),

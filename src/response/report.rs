@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde_json::json;
 
-use super::{Fate, Outcome};
+use super::{Cause, Fate, Lack, Outcome, Tally, Why};
 use crate::reply::Verdict;
 
 /// How many errors an answer lists; all are counted.
@@ -24,6 +24,8 @@ pub struct Report {
     no_json: u32,
     /// Good events that are not taken because others are bad.
     left: u32,
+    /// Of those in `refused`.
+    tally: Tally,
 }
 
 /// An event whose commands go to Redis.
@@ -48,6 +50,7 @@ pub struct Error {
     /// Where in the event; empty for the whole.
     pub pointer: String,
     pub detail: String,
+    pub why: Why,
 }
 
 impl Report {
@@ -110,6 +113,7 @@ impl Report {
         self.total += 1;
         self.refused += 1;
         self.no_json += u32::from(error.status == 400);
+        self.tally.add(Fate::Rejected, error.why, 1);
         if self.errors.len() < LISTED {
             self.errors.push(error);
         }
@@ -176,7 +180,7 @@ impl Report {
             fate if fate.is_accepted() => {
                 let all = self.refused == 0 && self.accepted().count() == self.taken.len();
                 match (all, fate) {
-                    (true, Fate::Stored) => 200,
+                    (true, Fate::Stored | Fate::DryRun) => 200,
                     (true, fate) => fate.status(),
                     (false, _) => 207,
                 }
@@ -203,6 +207,37 @@ impl Report {
     /// Every event that was taken is held here until Redis takes it.
     pub fn queue(&mut self) {
         self.taken.iter_mut().for_each(|taken| taken.outcome = Outcome::queued());
+    }
+
+    /// Nothing is written of all that was taken.
+    pub fn dry_run(&mut self) {
+        self.taken.iter_mut().for_each(|taken| taken.outcome = Outcome::dry_run());
+    }
+
+    /// How many events became what. Good ones that others took with them count as a part of an invalid batch.
+    pub fn tally(&self) -> Tally {
+        let mut tally = self.tally;
+        for taken in &self.taken {
+            let why = match &taken.error {
+                Some(error) if taken.outcome.fate().is_accepted() => error.why,
+                Some(_) => Why::Unavailable(Lack::NotSetAside),
+                None if taken.fate() == Fate::Unavailable => Why::Unavailable(Lack::Redis),
+                None => Why::Rejected(Cause::RejectedByRedis),
+            };
+            tally.add(taken.fate(), why, 1);
+        }
+        match self.fate() {
+            Fate::Unavailable | Fate::Timeout => {
+                tally.add(Fate::Unavailable, Why::Unavailable(Lack::NotSetAside), self.left)
+            }
+            _ => tally.add(Fate::Rejected, Why::Rejected(Cause::InvalidBatch), self.left),
+        }
+        tally
+    }
+
+    /// How many events there were so far.
+    pub fn total(&self) -> u32 {
+        self.total
     }
 
     /// In seconds, for a 503.
@@ -272,7 +307,7 @@ impl Taken {
             Some(error) => format!("{}; it could not be set aside: {}", error.detail, self.outcome.detail()),
             None => self.outcome.detail(),
         };
-        Error { index: self.index, status, pointer: String::new(), detail }
+        Error { index: self.index, status, pointer: String::new(), detail, why: Why::Else }
     }
 }
 
@@ -298,7 +333,8 @@ mod tests {
         }
         for (index, status) in refused.iter().enumerate() {
             let index = (verdicts.len() + index) as u32;
-            report.refuse(Error { index, status: *status, pointer: "/a".into(), detail: "bad".into() });
+            let why = Why::Rejected(Cause::InvalidEvent);
+            report.refuse(Error { index, status: *status, pointer: "/a".into(), detail: "bad".into(), why });
         }
         report
     }
@@ -336,6 +372,34 @@ mod tests {
         assert_eq!(all.get("stored"), None);
         let part = members(&report(&[Verdict::Unavailable, Verdict::Stored], &[]));
         assert_eq!((&part["stored"], &part["rejected"]), (&json!([1]), &json!(0)));
+    }
+
+    #[test]
+    fn each_event_is_counted_once() {
+        let mut all =
+            report(&[Verdict::Stored, Verdict::Rejected, Verdict::Unavailable, Verdict::Unknown], &[422, 400]);
+        let error =
+            Error { index: 6, status: 422, pointer: "".into(), detail: "".into(), why: Why::Rejected(Cause::Schema) };
+        let aside = all.set_aside(error.clone(), 1);
+        all.add(aside, Verdict::Stored, String::new);
+        let lost = all.set_aside(error, 1);
+        all.add(lost, Verdict::Unavailable, String::new);
+        all.leave();
+        let tally = all.tally();
+        let fates = [Fate::Stored, Fate::Rejected, Fate::Unavailable, Fate::Timeout].map(|it| tally.fates[it as usize]);
+        assert_eq!((fates, tally.fates.iter().sum::<u32>()), ([1, 4, 3, 1], all.total()));
+        let causes = [Cause::RejectedByRedis, Cause::InvalidEvent, Cause::Schema].map(|it| tally.causes[it as usize]);
+        let lacks = [Lack::Redis, Lack::NotSetAside].map(|it| tally.lacks[it as usize]);
+        assert_eq!((causes, lacks), ([1, 2, 1], [1, 2]));
+        assert_eq!((tally.accepted(), tally.rejected()), (1, 4));
+    }
+
+    #[test]
+    fn the_good_events_of_a_bad_batch_are_counted_too() {
+        let mut bad = report(&[Verdict::Stored], &[422]);
+        bad.take_none();
+        let tally = bad.tally();
+        assert_eq!((tally.fates[Fate::Rejected as usize], tally.causes[Cause::InvalidBatch as usize]), (2, 1));
     }
 
     #[test]
