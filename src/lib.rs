@@ -66,6 +66,8 @@ mod current;
 
 pub mod id;
 
+pub mod metrics;
+
 #[cfg(feature = "nginx")]
 mod variables;
 
