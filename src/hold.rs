@@ -48,7 +48,7 @@ pub struct Amount {
 
 /// How much is on its way at a time at most, once Redis has proved that it takes it: enough for a Redis that is far away. So much
 /// of the spool is also read ahead.
-const IN_FLIGHT: Amount = Amount { bytes: 1024 * 1024, commands: 4096 };
+const IN_FLIGHT: Amount = Amount { bytes: 512 * 1024, commands: 4096 };
 
 /// Records that wait, and those on their way.
 pub struct Hold {
