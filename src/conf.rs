@@ -59,6 +59,7 @@ pub const DIRECTIVES: &[Directive] = &[
         args: CommandArgs::One,
         set: location::pass,
     },
+    Directive { name: c"meteorit_selftest", contexts: LOCATION, args: CommandArgs::One, set: location::selftest },
     Directive {
         name: c"meteorit_command",
         contexts: HTTP | SERVER | LOCATION | IF_IN_LOCATION,

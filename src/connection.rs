@@ -78,7 +78,7 @@ impl fmt::Display for Lost {
     }
 }
 
-/// Is given a command that was answered, the verdict on it, and the text of the error that decides, if there is one.
+/// Is given a command that was answered, the verdict on it, and the text of the reply: of the error that decides, where one does.
 pub type Settle<'a> = dyn FnMut(Command<Waiter>, Verdict, &[u8]) + 'a;
 
 /// What an event brought a connection to.
@@ -221,8 +221,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Receives what is there; `settle` is given each command that was answered, with the verdict on it and the text of the
-    /// error that decides.
+    /// Receives what is there; `settle` is given each command that was answered.
     pub fn readable(&mut self, greeting: &Greeting, now: Msec, settle: &mut Settle) -> Result<Progress, Lost> {
         let mut progress = Progress::None;
         loop {
@@ -276,8 +275,7 @@ impl Connection {
                 continue;
             }
             let verdict = reply.verdict();
-            let error = reply.error().unwrap_or_default();
-            self.window.acknowledge(|command| settle(command, verdict, error));
+            self.window.acknowledge(|command| settle(command, verdict, reply.text()));
             if verdict == Verdict::Unknown {
                 // +QUEUED: the connection is in a state that nobody asked for.
                 return Err(Lost::Unexpected);

@@ -68,6 +68,8 @@ pub mod id;
 
 pub mod metrics;
 
+pub mod selftest;
+
 #[cfg(feature = "nginx")]
 mod variables;
 

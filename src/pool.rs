@@ -124,6 +124,12 @@ impl Pool {
         state.schedule(now);
     }
 
+    /// Why no connection can be made now; None where none is known not to be.
+    pub fn away_for(&self) -> Option<String> {
+        let state = self.state.borrow();
+        state.lines.get(state.current).filter(|line| line.is_away()).map(|line| line.away_for.clone())
+    }
+
     /// Closes all connections and forgets all requests, in a worker that is about to exit.
     pub fn shut_down(&self) {
         let mut state = self.state.borrow_mut();
@@ -450,11 +456,11 @@ impl Handler for Port {
     }
 }
 
-/// What the client is told of Redis's error: all of it when its event is at fault, else only the code, for the rest may
-/// tell of the server.
+/// What the client is told of Redis's reply: all of it when its event is at fault, of another error only the code, for the
+/// rest may tell of the server.
 fn words(verdict: Verdict, error: &[u8]) -> String {
     match verdict {
-        Verdict::Rejected => printable(error),
+        Verdict::Stored | Verdict::Rejected => printable(error),
         Verdict::Unknown if error.is_empty() => "Redis gave a reply that does not belong here".into(),
         _ => {
             let code = error.split(|byte| *byte == b' ').next().unwrap_or_default();

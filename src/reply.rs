@@ -51,6 +51,11 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// What a line or a bulk string holds, an error's text included; of no meaning for other types.
+    pub fn text(&self) -> &'a [u8] {
+        self.text
+    }
+
     /// What the reply means for the request that waits for it.
     pub fn verdict(&self) -> Verdict {
         match self.kind {

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod cors;
 mod encode;
 mod intake;
+pub mod selftest;
 
 use std::cell::RefCell;
 
@@ -23,9 +24,12 @@ thread_local! {
     static COMMANDS: RefCell<Commands> = RefCell::new(Commands::new());
 }
 
-/// The content handler of a location with `meteorit_pass`.
+/// The content handler of a location with `meteorit_pass` or `meteorit_selftest`.
 pub fn handle(request: Request) -> Handled {
     let location = request.location();
+    if location.selftest().is_some() {
+        return selftest::handle(request);
+    }
     let limit = location.max_body_size();
     let problem = if !location.methods().has(request.method()) {
         Problem::MethodNotAllowed { allow: location.methods().list() }
@@ -194,6 +198,7 @@ pub fn settled(pool: &Pool, pending: Pending, work: Work, redis_time: Msec) {
             }
         }
         Work::Batch(report) => return batch::settled(pending, report, Some(redis_time)),
+        Work::SelfTest(running) => return selftest::settled(pool, pending, *running, redis_time),
     };
     finish(pending, problem, Some(redis_time));
 }

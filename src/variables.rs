@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::current;
 use crate::event::{Kind, Value};
-use crate::id::Ids;
+use crate::id::{Id, Ids};
 use crate::ngx::{Msec, OutOfMemory, Request, random_seed, unix_ms};
 use crate::response::Fate;
 
@@ -94,12 +94,16 @@ pub fn id<'r>(request: &Request<'r>) -> Text<'r> {
 }
 
 fn new_id<'r>(request: &Request<'r>) -> Result<&'r [u8], OutOfMemory> {
+    request.keep(unique_id().as_bytes())
+}
+
+/// An id that nothing else has.
+pub fn unique_id() -> Id {
     thread_local! {
         /// Seeded by the first event of a worker: after the fork, so that no two workers make the same ids.
         static IDS: RefCell<Ids> = RefCell::new(Ids::new(random_seed()));
     }
-    let id = IDS.with_borrow_mut(|ids| ids.next(unix_ms()));
-    request.keep(id.as_bytes())
+    IDS.with_borrow_mut(|ids| ids.next(unix_ms()))
 }
 
 /// What is wrong with the event, as one JSON object; none while nothing is.

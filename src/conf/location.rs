@@ -24,6 +24,8 @@ const LARGEST_EVENT: usize = 256 * 1024 * 1024;
 #[derive(Default)]
 pub struct Location {
     pass: Option<Pass>,
+    /// The Redis that is tested here.
+    selftest: Option<Pass>,
     pub commands: Templates,
     /// For events that are rejected.
     pub reject_commands: Templates,
@@ -59,7 +61,7 @@ pub struct Location {
     max_event_size: Option<usize>,
 }
 
-/// `meteorit_pass`, and where it stands.
+/// `meteorit_pass` or `meteorit_selftest`, and where it stands.
 #[derive(Clone)]
 struct Pass {
     target: Target,
@@ -80,13 +82,37 @@ enum Target {
     Redis(Rc<Redis>),
 }
 
+impl Pass {
+    fn redis(&self) -> Option<&Rc<Redis>> {
+        match &self.target {
+            Target::Redis(redis) => Some(redis),
+            Target::Name(_) => None,
+        }
+    }
+
+    /// Looks up what has only a name so far.
+    fn resolve(&mut self, main: &Main) -> Result<(), String> {
+        let Pass { target, position } = self;
+        if let Target::Name(name) = target {
+            let named = main.redis.iter().find(|redis| redis.settings.name == *name);
+            let Some(redis) = named else {
+                return Err(format!("unknown \"meteorit_redis\" \"{name}\" in {position}"));
+            };
+            *target = Target::Redis(redis.clone());
+        }
+        Ok(())
+    }
+}
+
 impl Location {
     /// The Redis that events go to; None where there is no `meteorit_pass`.
     pub fn redis(&self) -> Option<&Rc<Redis>> {
-        match &self.pass {
-            Some(Pass { target: Target::Redis(redis), .. }) => Some(redis),
-            _ => None,
-        }
+        self.pass.as_ref().and_then(Pass::redis)
+    }
+
+    /// The Redis that `meteorit_selftest` tests here.
+    pub fn selftest(&self) -> Option<&Rc<Redis>> {
+        self.selftest.as_ref().and_then(Pass::redis)
     }
 
     /// In the order in which they run.
@@ -243,6 +269,7 @@ impl Location {
 
         self.client_max_body_size = usize::try_from(conf.core().max_body()).unwrap_or(0);
         self.merge_cors(conf, outer)?;
+        self.merge_selftest(conf, main, outer)?;
 
         // As proxy_pass: the block of an `if` or a limit_except goes on where its location goes, a location in a
         // location does not (ngx_http_proxy_merge_loc_conf).
@@ -257,18 +284,12 @@ impl Location {
                 core.set_our_handler();
             }
         }
-        let Some(Pass { target, position }) = &mut self.pass else { return Ok(()) };
-        if let Target::Name(name) = target {
-            let named = main.redis.iter().find(|redis| redis.settings.name == *name);
-            let Some(redis) = named else {
-                return Err(format!("unknown \"meteorit_redis\" \"{name}\" in {position}"));
-            };
-            *target = Target::Redis(redis.clone());
-        }
+        let Some(pass) = &mut self.pass else { return Ok(()) };
+        pass.resolve(main)?;
         if !declared_here {
             return Ok(());
         }
-        let position = position.clone();
+        let position = pass.position.clone();
         let core = conf.core();
         if !core.has_our_handler() {
             return Err(format!(
@@ -300,6 +321,30 @@ impl Location {
         Ok(())
     }
 
+    fn merge_selftest(&mut self, conf: &mut Conf, main: &Main, outer: &Location) -> Result<(), String> {
+        let mut core = conf.core();
+        match &mut self.selftest {
+            Some(selftest) => {
+                selftest.resolve(main)?;
+                if !core.has_our_handler() {
+                    let (name, position) = (core.name(), &selftest.position);
+                    return Err(format!(
+                        "location \"{name}\" has \"meteorit_selftest\" and another content handler, in {position}"
+                    ));
+                }
+            }
+            // The block of an `if` or a limit_except, as for meteorit_pass.
+            None if core.is_nameless() && self.pass.is_none() => {
+                self.selftest = outer.selftest.clone();
+                if self.selftest.is_some() && core.is_limit_except() && !core.has_handler() {
+                    core.set_our_handler();
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
     /// What is inherited holds where events are taken: other locations of a server have not asked for it.
     fn merge_cors(&mut self, conf: &mut Conf, outer: &Location) -> Result<(), String> {
         let core = conf.core();
@@ -324,23 +369,33 @@ fn judge(commands: &mut Templates, trust: impl Fn(&str) -> Trust) {
 
 /// `meteorit_pass NAME | URL`
 pub fn pass(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<(), String> {
+    take_location(conf, main, &mut location.pass, "meteorit_pass")
+}
+
+/// `meteorit_selftest NAME | URL`
+pub fn selftest(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<(), String> {
+    take_location(conf, main, &mut location.selftest, "meteorit_selftest")
+}
+
+/// Makes this module handle the location, for the Redis that the directive of this name gives.
+fn take_location(conf: &mut Conf, main: &mut Main, slot: &mut Option<Pass>, directive: &str) -> Result<(), String> {
     let text = argument(conf);
-    if location.pass.is_some() {
-        return Err("\"meteorit_pass\" directive is duplicate".into());
+    if slot.is_some() {
+        return Err(format!("\"{directive}\" directive is duplicate"));
     }
     if text.is_empty() || text.contains(&b'$') {
-        return Err("\"meteorit_pass\" takes the name or the URL of a Redis, without variables".into());
+        return Err(format!("\"{directive}\" takes the name or the URL of a Redis, without variables"));
     }
     let mut core = conf.core();
     if core.has_handler() {
-        return Err("\"meteorit_pass\" conflicts with another content handler of the location".into());
+        return Err(format!("\"{directive}\" conflicts with another content handler of the location"));
     }
     core.set_our_handler();
     let target = match redis::is_url(&text) {
         true => Target::Redis(redis::from_url(conf, main, &text)?),
         false => Target::Name(String::from_utf8_lossy(&text).into_owned()),
     };
-    location.pass = Some(Pass { target, position: conf.position() });
+    *slot = Some(Pass { target, position: conf.position() });
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use crate::command::{Commands, repeatable};
 use crate::hold::{Record, Terms};
 use crate::ngx::{Msec, Pending};
 use crate::reply::Verdict;
+use crate::request::selftest::Running;
 use crate::response::{Fate, Outcome, Problem, Report};
 use crate::window::{Command, Waiter};
 
@@ -38,15 +39,17 @@ pub enum Work {
     Batch(Box<Report>),
     /// An event was rejected for this, and its commands set it aside.
     Rejected(Box<(Problem, Outcome)>),
+    SelfTest(Box<Running>),
 }
 
 impl Work {
-    /// Counts the verdict on a command of the event with that number.
+    /// Counts the verdict on a command of the event with that number; `reason` says what Redis answered, or why nothing.
     fn add(&mut self, event: u32, verdict: Verdict, reason: impl FnOnce() -> String) {
         match self {
             Work::Event(outcome) => outcome.add(verdict, reason),
             Work::Batch(report) => report.add(event, verdict, reason),
             Work::Rejected(rejected) => rejected.1.add(verdict, reason),
+            Work::SelfTest(running) => running.test.add(verdict, reason()),
         }
     }
 
@@ -59,6 +62,8 @@ impl Work {
             Work::Event(outcome) => outcome.spool(),
             Work::Batch(report) => report.spool(event),
             Work::Rejected(rejected) => rejected.1.spool(),
+            // Never sent there.
+            Work::SelfTest(_) => {}
         }
     }
 
@@ -68,6 +73,7 @@ impl Work {
             Work::Event(outcome) => outcome.fate(),
             Work::Batch(report) => report.fate_of(event),
             Work::Rejected(rejected) => rejected.1.fate(),
+            Work::SelfTest(_) => return false,
         };
         fate == Fate::Timeout
     }
@@ -76,7 +82,7 @@ impl Work {
     fn expire(&mut self, outstanding: usize, reason: &str) {
         match self {
             Work::Batch(report) => report.expire(reason),
-            Work::Event(_) | Work::Rejected(_) => {
+            Work::Event(_) | Work::Rejected(_) | Work::SelfTest(_) => {
                 (0..outstanding).for_each(|_| self.add(0, Verdict::Unknown, || reason.into()))
             }
         }
