@@ -130,7 +130,7 @@ mod nginx {
             .header("src/ngx/nginx.h")
             .clang_args(&flags)
             .allowlist_item("(ngx|NGX|meteorit)_.*")
-            .allowlist_item("(nginx_version|random)")
+            .allowlist_item("(nginx_version|NGINX_VERSION|random)")
             // An expression of sizeof, which bindgen leaves out or gets as a wrong type, depending on its version.
             .blocklist_item("NGX_ALIGNMENT")
             // OpenSSL comes in through ngx_event_openssl.h and is of no use as a thousand structs.

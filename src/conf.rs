@@ -3,6 +3,8 @@
 #[cfg(feature = "nginx")]
 mod command;
 #[cfg(feature = "nginx")]
+mod counted;
+#[cfg(feature = "nginx")]
 mod definition;
 #[cfg(feature = "nginx")]
 mod field;
@@ -11,6 +13,8 @@ mod location;
 #[cfg(feature = "nginx")]
 mod methods;
 #[cfg(feature = "nginx")]
+mod page;
+#[cfg(feature = "nginx")]
 pub mod redis;
 #[cfg(all(feature = "nginx", feature = "schema"))]
 pub mod schema;
@@ -18,6 +22,8 @@ pub mod url;
 
 #[cfg(feature = "nginx")]
 pub use location::Location;
+#[cfg(feature = "nginx")]
+pub use page::Page;
 
 #[cfg(feature = "nginx")]
 use std::ffi::CStr;
@@ -37,6 +43,8 @@ pub struct Main {
     pub defined: Vec<Defined>,
     /// Whether `meteorit_cors` stands anywhere.
     pub has_cors: bool,
+    /// What it has of the memory that workers share.
+    shared: counted::Shared,
 }
 
 /// A variable that directives define, in one location or in several.
@@ -52,6 +60,7 @@ pub struct Defined {
 /// inside.
 #[cfg(feature = "nginx")]
 pub const DIRECTIVES: &[Directive] = &[
+    Directive { name: c"meteorit_zone", contexts: HTTP, args: CommandArgs::Two, set: counted::zone },
     Directive { name: c"meteorit_redis", contexts: HTTP, args: CommandArgs::NamedBlock, set: redis::block },
     Directive {
         name: c"meteorit_pass",
@@ -72,6 +81,8 @@ pub const DIRECTIVES: &[Directive] = &[
         args: CommandArgs::OneOrMore,
         set: command::reject_command,
     },
+    Directive { name: c"meteorit_status", contexts: LOCATION, args: CommandArgs::NoneOrOne, set: page::status },
+    Directive { name: c"meteorit_ready", contexts: LOCATION, args: CommandArgs::Any, set: page::ready },
     setting(c"meteorit_reject_status", CommandArgs::One, location::reject_status),
     setting(c"meteorit_ack", CommandArgs::One, location::ack),
     setting(c"meteorit_retry", CommandArgs::One, location::retry),

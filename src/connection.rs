@@ -5,8 +5,10 @@
 use std::fmt;
 use std::io;
 use std::rc::Weak;
+use std::time::Instant;
 
 use crate::conf::redis::{Greeting, Settings};
+use crate::metrics::Redis;
 use crate::ngx::{Handler, Msec, Peer, Recv, Send, Timer};
 use crate::reply::{Broken, Parser, Transaction, Verdict, printable};
 use crate::window::{Command, Waiter, Window};
@@ -26,6 +28,8 @@ pub struct Connection {
     progress: Msec,
     /// What Redis said that makes a new connection the better one: this one sends no more, and ends with its last reply.
     leaving: Option<String>,
+    trip: Trip,
+    counters: Redis,
     pub timer: Timer,
 }
 
@@ -34,6 +38,34 @@ enum Link {
     Connecting { peer: Peer, until: Msec },
     Greeting { peer: Peer, until: Msec, sent: usize, answered: usize },
     Ready { peer: Peer, since: Msec },
+}
+
+/// A measurement of how long Redis takes from a write to the reply to its last command; one at a time, and at most one a
+/// millisecond, so that it costs nothing under load.
+#[derive(Default)]
+struct Trip {
+    /// Since when, and how many replies are due.
+    under_way: Option<(Instant, usize)>,
+    begun: Msec,
+}
+
+impl Trip {
+    fn begin(&mut self, in_flight: usize, now: Msec) {
+        if in_flight > 0 && self.under_way.is_none() && self.begun != now {
+            self.under_way = Some((Instant::now(), in_flight));
+            self.begun = now;
+        }
+    }
+
+    fn reply(&mut self, counters: Redis) {
+        if let Some((since, due)) = &mut self.under_way {
+            *due -= 1;
+            if *due == 0 {
+                counters.round_trip(since.elapsed().as_nanos() as u64);
+                self.under_way = None;
+            }
+        }
+    }
 }
 
 /// What ended a connection, or an attempt to make one.
@@ -90,7 +122,7 @@ pub enum Progress {
 }
 
 impl Connection {
-    pub fn new(timer: Timer) -> Connection {
+    pub fn new(timer: Timer, counters: Redis) -> Connection {
         Connection {
             link: Link::Closed,
             window: Window::default(),
@@ -99,6 +131,8 @@ impl Connection {
             transaction: Transaction::default(),
             progress: 0,
             leaving: None,
+            trip: Trip::default(),
+            counters,
             timer,
         }
     }
@@ -125,6 +159,7 @@ impl Connection {
         self.parser = Parser::new();
         self.transaction = Transaction::default();
         self.leaving = None;
+        self.trip.under_way = None;
         self.window.rewind();
     }
 
@@ -212,7 +247,10 @@ impl Connection {
                     if self.window.in_flight() == 0 {
                         self.progress = now;
                     }
+                    let before = self.window.in_flight();
                     self.window.mark_sent(count);
+                    self.counters.wrote(self.window.in_flight() - before);
+                    self.trip.begin(self.window.in_flight(), now);
                 }
                 Send::Again => break,
                 Send::Failed(error) => return Err(Lost::Send(error)),
@@ -272,10 +310,12 @@ impl Connection {
             if due > 1 {
                 let Some((verdict, error)) = self.transaction.take(due, &reply) else { continue };
                 self.window.acknowledge(|command| settle(command, verdict, &error));
+                self.trip.reply(self.counters);
                 continue;
             }
             let verdict = reply.verdict();
             self.window.acknowledge(|command| settle(command, verdict, reply.text()));
+            self.trip.reply(self.counters);
             if verdict == Verdict::Unknown {
                 // +QUEUED: the connection is in a state that nobody asked for.
                 return Err(Lost::Unexpected);

@@ -71,6 +71,9 @@ pub mod metrics;
 pub mod selftest;
 
 #[cfg(feature = "nginx")]
+mod status;
+
+#[cfg(feature = "nginx")]
 mod variables;
 
 #[cfg(feature = "nginx")]

@@ -4,6 +4,7 @@ use crate::conf::Main;
 
 /// A worker begins.
 pub fn init_process(main: &Main) {
+    main.begin_counting();
     main.redis.iter().for_each(|redis| redis.start());
 }
 
@@ -13,4 +14,5 @@ pub fn exit_process(main: &Main) {
     for redis in &main.redis {
         redis.shut_down();
     }
+    main.end_counting();
 }

@@ -15,9 +15,12 @@ mod request;
 mod sys;
 mod thread;
 mod values;
+mod zone;
 
 pub use conf::{CommandArgs, Complex, Conf, Directive, Position, context, parse_msec, parse_size};
-pub use event::{Msec, Posted, Timer, exiting, now, random, random_seed, strftime, unix_ms};
+pub use event::{
+    Msec, Posted, Timer, exiting, lives, now, pid, random, random_seed, strftime, unix_ms, version, worker,
+};
 pub use log::{Level, log};
 pub use peer::{Address, Handler, Peer, Recv, Send};
 pub use pending::Pending;

@@ -18,6 +18,7 @@ use crate::command::Commands;
 use crate::conf::redis::Settings;
 use crate::connection::{Lost, Progress};
 use crate::hold::{Ack, Hold, Record, Terms};
+use crate::metrics::{Gauges, Redis};
 use crate::ngx::{self, Handler, Level, Msec, Posted, Timer};
 use crate::reply::{Verdict, printable};
 use crate::request;
@@ -34,6 +35,8 @@ pub struct Pool {
     state: RefCell<State>,
     /// One per connection: what nginx calls on the connection's events.
     ports: Vec<Rc<Port>>,
+    counters: Redis,
+    gauges: Gauges,
 }
 
 /// How many commands of what is held are sent before what else has come up has its turn.
@@ -45,11 +48,13 @@ struct Port {
 }
 
 impl Pool {
-    pub fn new(settings: Rc<Settings>) -> Rc<Pool> {
+    /// What all workers count of this Redis goes to `counters`, what this one has of it to `gauges`.
+    pub fn new(settings: Rc<Settings>, counters: Redis, gauges: Gauges) -> Rc<Pool> {
         Rc::new_cyclic(|pool: &Weak<Pool>| {
             let port = |index| Rc::new(Port { pool: pool.clone(), index });
             let ports: Vec<Rc<Port>> = (0..settings.connections).map(port).collect();
-            let lines = ports.iter().map(|port| Line::new(Timer::new(Rc::downgrade(port), Port::timer))).collect();
+            let lines =
+                ports.iter().map(|port| Line::new(Timer::new(Rc::downgrade(port), Port::timer), counters)).collect();
             let spooler = settings.spool.as_ref();
             let state = State {
                 lines,
@@ -67,7 +72,7 @@ impl Pool {
                 refusals: Quiet::default(),
                 losses: Quiet::default(),
             };
-            Pool { settings, state: RefCell::new(state), ports }
+            Pool { settings, state: RefCell::new(state), ports, counters, gauges }
         })
     }
 
@@ -97,6 +102,28 @@ impl Pool {
             Some(retry) if terms.ack == Ack::Stored && !terms.spool => Err(Problem::Away { retry }),
             _ => Ok(()),
         }
+    }
+
+    /// Whether events can be taken now; says why not. Opens a connection, where no event has called for one yet: what
+    /// becomes of it shows the next time.
+    pub fn takes_events(&self) -> Result<(), &'static str> {
+        let mut ready = Ok(());
+        self.with(|pool, state, now| {
+            let idle = |line: &Line| line.connection.is_closed() && line.retry_at.is_none();
+            if state.lines.iter().all(idle) {
+                pool.open(state, 0, now);
+            }
+            let Settings { backlog, max_pending, .. } = *pool.settings;
+            let spools = state.spooler.as_ref().is_some_and(|spooler| spooler.takes(now));
+            ready = if state.len() >= backlog || state.events() >= max_pending as usize {
+                Err("too much is waiting")
+            } else if state.lines.iter().all(Line::is_away) && !spools {
+                Err("it is away")
+            } else {
+                Ok(())
+            };
+        });
+        ready
     }
 
     /// Takes an admitted request, which waits here until each of its commands has its verdict.
@@ -300,6 +327,7 @@ impl Pool {
     /// The hand-shake is done.
     fn ready(&self, state: &mut State, index: usize, now: Msec) {
         let Some(line) = state.lines.get_mut(index) else { return };
+        self.counters.connected(std::mem::take(&mut line.has_failed));
         if !line.on_trial {
             self.prove(line);
         }
@@ -325,14 +353,18 @@ impl Pool {
         let Some(line) = state.lines.get_mut(index) else { return };
         let ready_since = line.connection.ready_since();
         line.connection.close();
+        let sound = ready_since.is_some_and(|since| now.saturating_sub(since) >= backoff::FIRST);
+        // Redis closes what has been idle for its `timeout`: nothing to worry about.
+        let usual = line.connection.window.is_empty() && matches!(lost, Lost::Closed);
+        if !(usual && sound) {
+            line.has_failed = true;
+            self.counters.failed();
+        }
         let name = &self.settings.name;
         let text = self.address(line).to_owned();
-        if let Some(since) = ready_since {
-            // Redis closes what has been idle for its `timeout`: nothing to worry about.
-            let usual = line.connection.window.is_empty() && matches!(lost, Lost::Closed);
+        if ready_since.is_some() {
             let level = if usual { Level::Info } else { Level::Error };
             ngx::log(level, &format!("redis \"{name}\" at {text}: connection lost: {lost}"));
-            let sound = now.saturating_sub(since) >= backoff::FIRST;
             if sound && !matches!(lost, Lost::Reopen(_) | Lost::Stalled(_) | Lost::Shutdown) {
                 // One that lived may have been closed for its idleness, or the server restarted: connect anew, at once
                 // if something waits, else when something does.
@@ -424,6 +456,7 @@ impl Pool {
             state.sort_done(&mut answers, now);
             state.rest();
             state.schedule(now);
+            state.show(self.gauges);
         }
         for done in answers.drain(..) {
             if let Done::Client { pending, work, redis_time } = done {

@@ -15,7 +15,7 @@ use crate::event::{self, Kind};
 use crate::hold::Ack;
 use crate::ngx::{Handled, Level, Msec, OutOfMemory, Pending, Request, unix_ms};
 use crate::pool::{Owner, Pool, Work};
-use crate::response::{Answer, Fate, Outcome, Problem, Style};
+use crate::response::{Answer, Fate, Outcome, Problem, Style, Tally, Words};
 use crate::variables;
 use intake::{Origin, origin};
 
@@ -50,6 +50,8 @@ fn body_read(request: Request) {
     let location = request.location();
     if let Some(note) = request.note() {
         note.received.set(Some(unix_ms()));
+        note.found.set(0);
+        note.commands.set(Some(0));
     }
     let sent = match intake::sent(&request, location) {
         Ok(sent) => sent,
@@ -129,12 +131,20 @@ fn commit(request: &Request, encode: impl FnOnce(&mut Commands) -> Result<Work, 
             return Err(Problem::Redis(Outcome::default()));
         }
         pool(request)?.admit(commands.len(), 1, request.location().terms())?;
+        made(request, commands);
         Ok(work)
     })
 }
 
 fn pool<'r>(request: &Request<'r>) -> Result<&'r Pool, Problem> {
     Ok(request.location().redis().ok_or(Problem::NoResources)?.pool())
+}
+
+/// Takes note of the commands that the request has brought forth.
+fn made(request: &Request, commands: &Commands) {
+    if let Some(note) = request.note() {
+        note.commands.set(Some(note.commands.get().unwrap_or(0) + commands.count()));
+    }
 }
 
 /// Hands the commands that were encoded to the pool, and lets the request wait for the verdicts on them, unless it is to be
@@ -163,6 +173,9 @@ fn submit(request: Request, work: Work) {
 
 /// Each command of the request has its verdict.
 pub fn settled(pool: &Pool, pending: Pending, work: Work, redis_time: Msec) {
+    if pending.is_gone() {
+        return pending.counters().gone(&tally(work));
+    }
     let problem = match work {
         Work::Event(outcome) => {
             let problem = Problem::Redis(outcome);
@@ -203,6 +216,20 @@ pub fn settled(pool: &Pool, pending: Pending, work: Work, redis_time: Msec) {
     finish(pending, problem, Some(redis_time));
 }
 
+/// What became of the events of a request.
+fn tally(work: Work) -> Tally {
+    match work {
+        Work::Event(outcome) => Problem::Redis(outcome).tally(1),
+        Work::Batch(report) => report.tally(),
+        Work::SelfTest(_) => Tally::default(),
+        Work::Rejected(rejected) => {
+            let (problem, outcome) = *rejected;
+            let aside = outcome.fate().is_accepted();
+            if aside { problem } else { Problem::Redis(outcome).not_set_aside("") }.tally(1)
+        }
+    }
+}
+
 /// The problem with an event, of which the client may be told another status.
 fn told(location: &Location, problem: Problem) -> Problem {
     match location.reject_status() {
@@ -231,9 +258,7 @@ pub fn finish(pending: Pending, problem: Problem, redis_time: Option<Msec>) {
 /// Takes note of what becomes of the request, and makes the answer that says it.
 fn tell(request: &Request, problem: &Problem) -> Answer {
     let fate = problem.fate();
-    if let Some(note) = request.note() {
-        note.fate.set(Some(fate));
-    }
+    count(request, problem, fate);
     let answer = problem.answer();
     let own = match problem {
         Problem::Told { problem, .. } => problem,
@@ -245,14 +270,39 @@ fn tell(request: &Request, problem: &Problem) -> Answer {
     {
         request.set_error(error);
     }
-    if let (Fate::Rejected, Some(body)) = (fate, &answer.body) {
-        request.log(Level::Info, &format!("meteorit: event not taken: {}", String::from_utf8_lossy(&body.bytes)));
+    if fate == Fate::Rejected {
+        // Nothing of what the client sent, such as the names in a pointer.
+        let (Words { kind, .. }, status) = (own.words(), answer.status);
+        request
+            .log(Level::Info, &format!("meteorit: event not taken: {kind}, status {status}{}", own.line_and_column()));
     }
     match (problem, request.location().style()) {
         (Problem::Redis(_), Style::Json) if answer.status == 204 => Answer::json(200, &accepted(request)),
         (Problem::Redis(_), Style::Json) if answer.status == 202 => Answer::json(202, &accepted(request)),
         (Problem::Told { .. }, Style::None | Style::Json) => answer,
         (_, style) => answer.styled(style),
+    }
+}
+
+/// Counts the request and its events, and takes note of what becomes of them.
+fn count(request: &Request, problem: &Problem, fate: Fate) {
+    let counters = request.location().counters();
+    let note = request.note();
+    let found = note.map_or(0, |note| note.found.get());
+    let events = match found == 0 && !problem.is_of_batch() {
+        true => {
+            counters.event(fate, problem.why());
+            [fate.is_accepted().into(), matches!(fate, Fate::Rejected | Fate::Refused).into()]
+        }
+        false => {
+            let tally = problem.tally(found);
+            counters.batch(fate, &tally);
+            [tally.accepted(), tally.rejected()]
+        }
+    };
+    if let Some(note) = note {
+        note.fate.set(Some(fate));
+        note.events.set(Some(events));
     }
 }
 

@@ -14,6 +14,12 @@ use crate::response::Fate;
 #[derive(Default)]
 pub struct Note {
     pub fate: Cell<Option<Fate>>,
+    /// How many events were accepted, and how many are rejected: at fault themselves, or refused by Redis for good.
+    pub events: Cell<Option<[u32; 2]>>,
+    /// Of a batch that is refused as a whole, how many events were found in it.
+    pub found: Cell<u32>,
+    /// How many commands were made of the request.
+    pub commands: Cell<Option<usize>>,
     /// From queued to answered, in milliseconds.
     pub redis_time: Cell<Option<Msec>>,
     /// The event's id is being made, and what it is made of asks for it.
@@ -28,13 +34,16 @@ type Text<'r> = Result<Option<&'r [u8]>, OutOfMemory>;
 type Get = for<'r> fn(&Request<'r>) -> Text<'r>;
 
 /// By name, without the dollar sign.
-pub const VARIABLES: [(&str, Get); 7] = [
+pub const VARIABLES: [(&str, Get); 10] = [
     ("event", event),
+    ("meteorit_accepted", accepted),
+    ("meteorit_commands", commands),
     ("meteorit_error", error),
     ("meteorit_id", id),
     ("meteorit_masked_addr", masked_addr),
     ("meteorit_received", received),
     ("meteorit_redis_time", redis_time),
+    ("meteorit_rejected", rejected),
     ("meteorit_status", status),
 ];
 
@@ -129,6 +138,23 @@ fn masked_addr<'r>(request: &Request<'r>) -> Text<'r> {
 
 fn status<'r>(request: &Request<'r>) -> Text<'r> {
     Ok(request.note().and_then(|note| note.fate.get()).map(|fate| fate.name().as_bytes()))
+}
+
+fn accepted<'r>(request: &Request<'r>) -> Text<'r> {
+    number(request, |note| note.events.get().map(|[accepted, _]| accepted as usize))
+}
+
+fn rejected<'r>(request: &Request<'r>) -> Text<'r> {
+    number(request, |note| note.events.get().map(|[_, rejected]| rejected as usize))
+}
+
+fn commands<'r>(request: &Request<'r>) -> Text<'r> {
+    number(request, |note| note.commands.get())
+}
+
+fn number<'r>(request: &Request<'r>, of: impl FnOnce(&Note) -> Option<usize>) -> Text<'r> {
+    let Some(number) = request.note().and_then(of) else { return Ok(None) };
+    request.keep(number.to_string().as_bytes()).map(Some)
 }
 
 /// In seconds with milliseconds, as `$upstream_response_time`.

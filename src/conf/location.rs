@@ -4,15 +4,18 @@ use std::rc::Rc;
 
 use super::Main;
 use super::command::{self, Templates};
+use super::counted::Counted;
 use super::definition::{Definition, Definitions};
 use super::field::Field;
 use super::methods::Methods;
+use super::page::{Draft, Page};
 use super::redis::{self, Redis};
 use crate::batch::Mode;
 use crate::command::{KeyLimit, OnViolation, Template, Trust};
 use crate::cors::Cors;
 use crate::event::{DuplicateNames, Limits};
 use crate::hold::{Ack, Terms};
+use crate::metrics;
 use crate::ngx::{Complex, Conf, Position, parse_size};
 use crate::response::Style;
 
@@ -59,6 +62,11 @@ pub struct Location {
     max_depth: Option<u32>,
     max_members: Option<u32>,
     max_event_size: Option<usize>,
+    /// What it tells instead.
+    pub(super) page: Option<Draft>,
+    /// As the configuration calls it, without the word location: `= /events`.
+    written: String,
+    counted: Option<Rc<Counted>>,
 }
 
 /// `meteorit_pass` or `meteorit_selftest`, and where it stands.
@@ -105,6 +113,20 @@ impl Pass {
 }
 
 impl Location {
+    /// Of the block that begins with these words.
+    pub fn begin(words: &[Vec<u8>]) -> Location {
+        let written = match words {
+            [name, parts @ ..] if name == b"location" => String::from_utf8_lossy(&parts.join(&b' ')).into_owned(),
+            _ => String::new(),
+        };
+        Location { written, ..Location::default() }
+    }
+
+    /// Where its requests and events are counted.
+    pub fn counters(&self) -> metrics::Location {
+        self.counted.as_ref().map_or(metrics::Location::nowhere(), |counted| counted.counters())
+    }
+
     /// The Redis that events go to; None where there is no `meteorit_pass`.
     pub fn redis(&self) -> Option<&Rc<Redis>> {
         self.pass.as_ref().and_then(Pass::redis)
@@ -113,6 +135,11 @@ impl Location {
     /// The Redis that `meteorit_selftest` tests here.
     pub fn selftest(&self) -> Option<&Rc<Redis>> {
         self.selftest.as_ref().and_then(Pass::redis)
+    }
+
+    /// What the location tells; None where it takes events or is not of this module.
+    pub fn page(&self) -> Option<&Page> {
+        self.page.as_ref().map(Draft::page)
     }
 
     /// In the order in which they run.
@@ -271,6 +298,8 @@ impl Location {
         self.merge_cors(conf, outer)?;
         self.merge_selftest(conf, main, outer)?;
 
+        self.merge_page(conf, main, outer)?;
+
         // As proxy_pass: the block of an `if` or a limit_except goes on where its location goes, a location in a
         // location does not (ngx_http_proxy_merge_loc_conf).
         let declared_here = self.pass.is_some();
@@ -286,6 +315,12 @@ impl Location {
         }
         let Some(pass) = &mut self.pass else { return Ok(()) };
         pass.resolve(main)?;
+        if self.written.is_empty() {
+            self.written = outer.written.clone();
+        }
+        if let Some(redis) = pass.redis() {
+            self.counted = Some(main.count(&conf.server_name(), &self.written, &redis.settings.label));
+        }
         if !declared_here {
             return Ok(());
         }
@@ -341,6 +376,21 @@ impl Location {
                 }
             }
             None => {}
+        }
+        Ok(())
+    }
+
+    /// As with `meteorit_pass`.
+    fn merge_page(&mut self, conf: &mut Conf, main: &Main, outer: &Location) -> Result<(), String> {
+        if let Some(page) = &mut self.page {
+            return page.finish(main);
+        }
+        let mut core = conf.core();
+        if core.is_nameless() && self.pass.is_none() {
+            self.page = outer.page.clone();
+            if self.page.is_some() && core.is_limit_except() && !core.has_handler() {
+                core.set_page_handler();
+            }
         }
         Ok(())
     }

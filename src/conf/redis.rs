@@ -1,12 +1,13 @@
 //! `meteorit_redis NAME { ... }`: one Redis, its settings, and this worker's pool of connections to it.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::url::{self, Server};
 use super::{Location, Main};
 use crate::connection::Lost;
+use crate::metrics;
 use crate::ngx::{Address, Conf, Msec, ThreadPool, parse_msec, parse_size};
 use crate::pool::Pool;
 use crate::reply::{Reply, printable};
@@ -15,6 +16,10 @@ use crate::spool::record;
 /// A configured Redis.
 pub struct Redis {
     pub settings: Rc<Settings>,
+    /// What all workers count of it.
+    pub counters: Cell<metrics::Redis>,
+    /// What this worker has of it.
+    pub gauges: Cell<metrics::Gauges>,
     /// Made by the first request of a worker, so that neither `nginx -t` nor the master connects.
     pool: OnceCell<Rc<Pool>>,
 }
@@ -45,6 +50,8 @@ pub enum Sync {
 pub struct Settings {
     /// The block's name, or the address where a URL stands in place of one.
     pub name: String,
+    /// By which it is counted: the name, and what tells it from another one that is called the same.
+    pub label: String,
     pub addresses: Vec<Address>,
     pub greeting: Greeting,
     /// Per worker.
@@ -72,12 +79,17 @@ pub struct Greeting {
 
 impl Redis {
     fn new(settings: Settings) -> Rc<Redis> {
-        Rc::new(Redis { settings: Rc::new(settings), pool: OnceCell::new() })
+        Rc::new(Redis {
+            settings: Rc::new(settings),
+            counters: Cell::new(metrics::Redis::nowhere()),
+            gauges: Cell::new(metrics::Gauges::nowhere()),
+            pool: OnceCell::new(),
+        })
     }
 
     /// This worker's pool.
     pub fn pool(&self) -> &Pool {
-        self.pool.get_or_init(|| Pool::new(self.settings.clone()))
+        self.pool.get_or_init(|| Pool::new(self.settings.clone(), self.counters.get(), self.gauges.get()))
     }
 
     /// Looks after what the spool holds, in a worker that begins.
@@ -162,7 +174,7 @@ pub fn block(conf: &mut Conf, main: &mut Main, _: &mut Location) -> Result<(), S
     if !conf.block(&mut |conf| draft.directive(conf)) {
         return Err(String::new());
     }
-    let settings = draft.finish(name)?;
+    let settings = draft.finish(name.clone(), name)?;
     if let Some(Spool { dir, .. }) = &settings.spool
         && main.redis.iter().any(|redis| redis.settings.spool.as_ref().is_some_and(|spool| spool.dir == *dir))
     {
@@ -189,10 +201,24 @@ pub fn from_url(conf: &mut Conf, main: &mut Main, url: &[u8]) -> Result<Rc<Redis
         return Ok(redis.clone());
     }
     let addresses = resolve(conf, &server)?;
+    let label = label(main, &server);
     let draft = Draft { server: Some((server, addresses)), ..Draft::default() };
-    let redis = Redis::new(draft.finish(name)?);
+    let redis = Redis::new(draft.finish(name, label)?);
     main.redis.push(redis.clone());
     Ok(redis)
+}
+
+/// A label that no other Redis has, for one that a URL stands for.
+fn label(main: &Main, server: &Server) -> String {
+    let endpoint = &server.endpoint;
+    let plain = match server.database {
+        0 => endpoint.clone(),
+        database => format!("{endpoint}/{database}"),
+    };
+    let is_free = |label: &String| main.redis.iter().all(|redis| redis.settings.label != *label);
+    // Those that differ in their users.
+    let mut labels = std::iter::once(plain.clone()).chain((2..).map(|n| format!("{plain} ({n})")));
+    labels.find(is_free).unwrap_or(plain)
 }
 
 /// A block while it is read.
@@ -278,7 +304,7 @@ impl Draft {
         }
     }
 
-    fn finish(self, name: String) -> Result<Settings, String> {
+    fn finish(self, name: String, label: String) -> Result<Settings, String> {
         let Some((mut server, addresses)) = self.server else {
             return Err(format!("no \"server\" in \"meteorit_redis\" \"{name}\""));
         };
@@ -297,6 +323,7 @@ impl Draft {
         }
         Ok(Settings {
             name,
+            label,
             addresses,
             greeting: Greeting::new(&server),
             connections: self.connections.unwrap_or(1),

@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn everything_fits_into_a_block() {
-        assert!(BATCHES < WORDS && SPOOL_BYTES < WORDS && READY + 8 < WORDS);
+        assert!([BATCHES, SPOOL_BYTES, READY + 8].into_iter().all(|last| last < WORDS));
         assert!(SINGLE + (Fate::Spooled as usize) < 8, "the first 64 bytes");
     }
 

@@ -23,7 +23,11 @@ pub struct Directive {
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub enum CommandArgs {
+    /// Any number, none too.
+    Any = sys::NGX_CONF_ANY,
+    NoneOrOne = sys::NGX_CONF_NOARGS | sys::NGX_CONF_TAKE1,
     One = sys::NGX_CONF_TAKE1,
+    Two = sys::NGX_CONF_TAKE2,
     OneOrTwo = sys::NGX_CONF_TAKE1 | sys::NGX_CONF_TAKE2,
     TwoOrThree = sys::NGX_CONF_TAKE2 | sys::NGX_CONF_TAKE3,
     OneOrMore = sys::NGX_CONF_1MORE,
@@ -71,7 +75,6 @@ impl Conf<'_> {
         Conf { cf, config: PhantomData }
     }
 
-    #[cfg(nginx_threads)]
     pub(super) fn raw(&mut self) -> *mut sys::ngx_conf_t {
         self.cf.as_ptr()
     }
@@ -247,7 +250,7 @@ impl Conf<'_> {
     }
 
     /// A copy in the configuration's pool.
-    fn copy(&mut self, bytes: &[u8]) -> Result<sys::ngx_str_t, String> {
+    pub(super) fn copy(&mut self, bytes: &[u8]) -> Result<sys::ngx_str_t, String> {
         // SAFETY: the configuration's pool; the memory is as large as told, and nobody else's.
         unsafe {
             let copy = sys::ngx_pnalloc((*self.cf.as_ptr()).pool, bytes.len()).cast::<u8>();
@@ -338,6 +341,17 @@ impl Conf<'_> {
         }
     }
 
+    /// The first name of the server that is being merged; empty where it has none.
+    pub fn server_name(&self) -> String {
+        // SAFETY: cf->ctx is the context of a server, whose core settings are merged before those of this module.
+        unsafe {
+            let ctx = (*self.cf.as_ptr()).ctx.cast::<sys::ngx_http_conf_ctx_t>();
+            let index = sys::ngx_http_core_module.ctx_index;
+            let server = (*(*ctx).srv_conf.add(index)).cast::<sys::ngx_http_core_srv_conf_t>();
+            String::from_utf8_lossy((*server).server_name.bytes()).into_owned()
+        }
+    }
+
     /// nginx's own settings of the location that is being read or merged.
     pub fn core(&mut self) -> Core<'_> {
         // SAFETY: cf->ctx is the context of the http block, server or location; the core module's part is always there.
@@ -379,6 +393,10 @@ impl Core<'_> {
 
     pub fn set_our_handler(&mut self) {
         self.0.handler = Some(exports::content_handler);
+    }
+
+    pub fn set_page_handler(&mut self) {
+        self.0.handler = Some(exports::page_handler);
     }
 
     /// What error_page says, an array of ngx_http_err_page_t; null where there is none.

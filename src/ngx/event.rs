@@ -47,6 +47,29 @@ pub fn strftime(format: &CStr, seconds: i64, local: bool) -> Vec<u8> {
     text.get(..length).unwrap_or_default().to_vec()
 }
 
+/// nginx's number of this worker, from 0.
+pub fn worker() -> u64 {
+    // SAFETY: written once, before a worker begins.
+    unsafe { sys::ngx_worker as u64 }
+}
+
+/// The number of this process.
+pub fn pid() -> u32 {
+    std::process::id()
+}
+
+/// Whether there is a process of that number.
+pub fn lives(pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    // SAFETY: the signal 0 only looks.
+    pid > 0 && unsafe { libc::kill(pid, 0) == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) }
+}
+
+/// nginx's version, as `1.28.0`.
+pub fn version() -> &'static str {
+    sys::NGINX_VERSION.to_str().unwrap_or_default()
+}
+
 /// Random bytes from the kernel, to seed a generator with: never the same in two workers.
 pub fn random_seed() -> [u8; 32] {
     let mut seed = [0; 32];

@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 use super::conf::{Conf, Directive};
 use super::request::{OutOfMemory, Request};
 use super::{filter, sys, thread};
-use crate::{conf, module, request, variables};
+use crate::{conf, module, request, status, variables};
 
 /// A static that nginx reads, and writes only while it is single-threaded.
 #[repr(transparent)]
@@ -61,13 +61,18 @@ static mut ngx_http_meteorit_module: sys::ngx_module_t = sys::ngx_module_t {
 static CONTEXT: ForNginx<sys::ngx_http_module_t> = ForNginx(sys::ngx_http_module_t {
     preconfiguration: Some(preconfiguration),
     postconfiguration: Some(postconfiguration),
-    create_main_conf: Some(create::<conf::Main>),
+    create_main_conf: Some(create_main),
     init_main_conf: Some(init_main),
     create_srv_conf: None,
     merge_srv_conf: None,
-    create_loc_conf: Some(create::<conf::Location>),
+    create_loc_conf: Some(create_location),
     merge_loc_conf: Some(merge),
 });
+
+/// What tells its zone from those of other modules.
+pub(super) fn tag() -> *mut c_void {
+    (&raw mut ngx_http_meteorit_module).cast()
+}
 
 /// This module's place in the arrays of contexts and configurations.
 pub(super) fn context_index() -> usize {
@@ -141,7 +146,21 @@ unsafe fn main_conf<'a>(cf: NonNull<sys::ngx_conf_t>) -> Option<&'a mut conf::Ma
     }
 }
 
-unsafe extern "C" fn create<T: Default>(cf: *mut sys::ngx_conf_t) -> *mut c_void {
+unsafe extern "C" fn create_main(cf: *mut sys::ngx_conf_t) -> *mut c_void {
+    // SAFETY: nginx gives the configuration that it reads.
+    unsafe { create(cf, conf::Main::default()) }
+}
+
+/// The block's words are those that are being handled.
+unsafe extern "C" fn create_location(cf: *mut sys::ngx_conf_t) -> *mut c_void {
+    let Some(conf) = NonNull::new(cf) else { return ptr::null_mut() };
+    // SAFETY: nginx gives the configuration that it reads; the parts of a block are made before anything of it is read.
+    unsafe { create(cf, conf::Location::begin(&Conf::new(conf).words())) }
+}
+
+/// # Safety
+/// `cf` must be the configuration that is being read.
+unsafe fn create<T>(cf: *mut sys::ngx_conf_t, conf: T) -> *mut c_void {
     unsafe extern "C" fn destroy<T>(data: *mut c_void) {
         // SAFETY: leaked from a box below; the pool calls this once, as the last thing that happens to it.
         drop(unsafe { Box::from_raw(data.cast::<T>()) });
@@ -149,7 +168,7 @@ unsafe extern "C" fn create<T: Default>(cf: *mut sys::ngx_conf_t) -> *mut c_void
     // SAFETY: the configuration's pool is valid.
     unsafe {
         let Some(cleanup) = sys::ngx_pool_cleanup_add((*cf).pool, 0).as_mut() else { return ptr::null_mut() };
-        let conf = Box::into_raw(Box::<T>::default()).cast();
+        let conf = Box::into_raw(Box::new(conf)).cast();
         cleanup.handler = Some(destroy::<T>);
         cleanup.data = conf;
         conf
@@ -226,6 +245,13 @@ unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int
         let Some(cf) = NonNull::new(cf) else { return sys::ERROR };
         let Some(main) = main_conf(cf) else { return sys::ERROR };
         filter::install_filter();
+        let mut conf = Conf::new(cf);
+        if let Err(message) = main.finish(&mut conf) {
+            if !message.is_empty() {
+                conf.emerg_elsewhere(&message);
+            }
+            return sys::ERROR;
+        }
         match main.has_cors.then(|| filter::install_handler(cf)) {
             None | Some(Ok(())) => sys::OK,
             Some(Err(OutOfMemory)) => sys::ERROR,
@@ -305,6 +331,13 @@ pub(super) unsafe extern "C" fn content_handler(r: *mut sys::ngx_http_request_t)
         Ok(()) => request::handle(request).0,
         Err(OutOfMemory) => sys::NGX_HTTP_INTERNAL_SERVER_ERROR as sys::ngx_int_t,
     }
+}
+
+/// Of locations that take no events.
+pub(super) unsafe extern "C" fn page_handler(r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
+    let Some(r) = NonNull::new(r) else { return sys::ERROR };
+    // SAFETY: nginx gives a live request in its content phase.
+    status::handle(unsafe { Request::new(r) }).0
 }
 
 unsafe extern "C" fn init_process(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_t {

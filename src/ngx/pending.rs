@@ -8,12 +8,14 @@ use slab::Slab;
 
 use super::request::{OutOfMemory, Request};
 use super::sys;
+use crate::metrics;
 use crate::response::Answer;
 
 /// A request that waits for its answer. It is answered exactly once: by [`Pending::answer`], or, should that never
 /// happen, with nginx's 500 when this is dropped. When its client goes away first, both do nothing.
 pub struct Pending {
     slot: usize,
+    counters: metrics::Location,
 }
 
 /// A waiting request, or null when it has ended without us; and the cleanup that tells of such an end.
@@ -45,7 +47,7 @@ impl<'r> Request<'r> {
                 (*r).read_event_handler = Some(sys::ngx_http_test_reading);
             }
             (*r).write_event_handler = Some(sys::ngx_http_request_empty_handler);
-            Ok(Pending { slot })
+            Ok(Pending { slot, counters: self.location().counters() })
         }
     }
 }
@@ -70,6 +72,16 @@ impl Pending {
         let r = LIVE.with_borrow(|live| NonNull::new(live.get(self.slot)?.request))?;
         // SAFETY: a live request; it does not end in this call, for nothing finalizes it.
         Some(work(&unsafe { Request::new(r) }))
+    }
+
+    /// Whether the request has ended without its answer.
+    pub fn is_gone(&self) -> bool {
+        LIVE.with_borrow(|live| live.get(self.slot).is_none_or(|live| live.request.is_null()))
+    }
+
+    /// Those of its location, also when the request is gone.
+    pub fn counters(&self) -> metrics::Location {
+        self.counters
     }
 
     /// Forgets the request without an answer, for a worker that is about to exit: nginx then closes its connection.

@@ -9,7 +9,7 @@ use super::conf::Complex;
 use super::log::{self, Level};
 use super::values::Saved;
 use super::{exports, sys};
-use crate::conf::Location;
+use crate::conf::{Location, Main};
 use crate::response::Answer;
 use crate::variables::Note;
 
@@ -84,6 +84,12 @@ impl<'r> Request<'r> {
         // SAFETY: nginx puts what create_loc_conf made into each location, and it lives as long as the configuration,
         // which outlives its requests.
         unsafe { &*(*(*self.raw()).loc_conf.add(exports::context_index())).cast::<Location>() }
+    }
+
+    /// This module's settings for all of the http block.
+    pub fn main(&self) -> Option<&'r Main> {
+        // SAFETY: as in `location`.
+        unsafe { (*(*self.raw()).main_conf.add(exports::context_index())).cast::<Main>().as_ref() }
     }
 
     pub fn method(&self) -> Method {

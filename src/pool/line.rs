@@ -3,6 +3,7 @@
 use crate::backoff::Backoff;
 use crate::conf::redis::Settings;
 use crate::connection::Connection;
+use crate::metrics::{Connections, Redis};
 use crate::ngx::{Msec, Timer};
 
 pub struct Line {
@@ -16,18 +17,21 @@ pub struct Line {
     pub away_for: String,
     /// A connection that was lost too soon counts as good again only when a command has succeeded on it.
     pub on_trial: bool,
+    /// Whether a connection was lost or could not be made since one was made.
+    pub has_failed: bool,
     timer_at: Option<Msec>,
 }
 
 impl Line {
-    pub fn new(timer: Timer) -> Line {
+    pub fn new(timer: Timer, counters: Redis) -> Line {
         Line {
-            connection: Connection::new(timer),
+            connection: Connection::new(timer, counters),
             address: 0,
             backoff: Backoff::default(),
             retry_at: None,
             away_for: String::new(),
             on_trial: false,
+            has_failed: false,
             timer_at: None,
         }
     }
@@ -35,6 +39,18 @@ impl Line {
     /// Whether a request would wait in vain: the last attempt failed, and none has succeeded since.
     pub fn is_away(&self) -> bool {
         self.backoff.is_failing() && self.connection.ready_since().is_none()
+    }
+
+    /// Adds what it is to those of its pool.
+    pub fn count(&self, connections: &mut Connections) {
+        let is_closed = self.connection.is_closed();
+        let is_ready = self.connection.ready_since().is_some();
+        connections.ready += u64::from(is_ready);
+        connections.closed += u64::from(is_closed);
+        connections.connecting += u64::from(!is_closed && !is_ready);
+        let is_open = self.retry_at.is_some();
+        connections.open += u64::from(is_open);
+        connections.half_open += u64::from(!is_open && (self.on_trial || self.backoff.is_failing()));
     }
 
     /// Seconds until the next attempt, at least 1.

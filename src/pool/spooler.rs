@@ -140,6 +140,11 @@ impl Spooler {
         self.events
     }
 
+    /// Whether nothing has failed just now.
+    pub fn takes(&self, now: Msec) -> bool {
+        now >= self.retry_at
+    }
+
     /// When there is something to do next, if nothing happens before; None while a thread is at work.
     pub fn due_at(&self) -> Option<Msec> {
         if self.is_busy {

@@ -6,6 +6,7 @@ use super::spooler::{Spooler, Waits, Write};
 use crate::command::{Commands, repeatable};
 use crate::conf::redis::Settings;
 use crate::hold::{Hold, Record, Terms};
+use crate::metrics::{Connections, Gauges};
 use crate::ngx::{self, Level, Msec, Pending, Posted, Timer};
 use crate::reply::Verdict;
 use crate::window::Waiter;
@@ -56,6 +57,13 @@ impl State {
     /// How many events wait or are unanswered.
     pub fn events(&self) -> usize {
         self.requests.events() + self.hold.events() + self.spooler.as_ref().map_or(0, Spooler::events)
+    }
+
+    /// Lets others see what there is.
+    pub fn show(&self, gauges: Gauges) {
+        let mut connections = Connections::default();
+        self.lines.iter().for_each(|line| line.count(&mut connections));
+        gauges.set(connections, self.events(), self.len());
     }
 
     /// Hands a request to the spool, but for what it publishes. The client, if one waits, is answered once it is written.

@@ -7,14 +7,14 @@ use std::rc::Rc;
 
 use super::encode::{encode, encode_rejected};
 use super::intake::{Origin, origin};
-use super::{answer, finish, reject, told};
+use super::{answer, finish, made, reject, told};
 use crate::batch::{Form, Mode, Piece, Split};
 use crate::command::Commands;
 use crate::conf::{Location, redis::Redis};
 use crate::hold::{Ack, Terms};
 use crate::ngx::{Msec, OutOfMemory, Pending, Posted, Request, Timer};
 use crate::pool::{Owner, Work};
-use crate::response::{Problem, Report};
+use crate::response::{Problem, Report, Tally};
 use crate::variables;
 
 /// How many events are worked on before other requests have their turn.
@@ -76,7 +76,10 @@ pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
             Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
         },
         Ok(Turn::Nothing) => answer(request, &told_of(location, Box::new(batch.report))),
-        Err(problem) => answer(request, &problem),
+        Err(problem) => {
+            found(&request, &batch.report);
+            answer(request, &problem)
+        }
     }
 }
 
@@ -95,7 +98,7 @@ impl Batch {
     fn work(&mut self, request: &Request) -> Result<Turn, Problem> {
         Ok(match self.step(request)? {
             false => Turn::Again,
-            true if self.admit(request.location().terms())? => Turn::Write,
+            true if self.admit(request)? => Turn::Write,
             true => Turn::Nothing,
         })
     }
@@ -163,18 +166,22 @@ impl Batch {
     }
 
     /// After the last event: whether there is something to write, and room for it.
-    fn admit(&mut self, terms: Terms) -> Result<bool, Problem> {
+    fn admit(&mut self, request: &Request) -> Result<bool, Problem> {
+        let terms = request.location().terms();
         if self.report.taken() == 0 || self.commands.is_empty() {
             return Ok(false);
         }
         self.redis.pool().admit(self.commands.len(), self.report.taken(), terms)?;
+        made(request, &self.commands);
         Ok(true)
     }
 
     /// Hands the admitted commands of a batch that waited to the pool.
     fn write(self, pending: Pending) {
         // The client may have gone, and nothing was written.
-        let Some(terms) = pending.with(|request| request.location().terms()) else { return };
+        let Some(terms) = pending.with(|request| request.location().terms()) else {
+            return pending.counters().gone(&Tally::default());
+        };
         if terms.ack == Ack::Stored {
             return self.submit(pending, terms);
         }
@@ -195,6 +202,13 @@ impl Batch {
     }
 }
 
+/// Takes note of how many events there are in a batch that is refused as a whole.
+fn found(request: &Request, report: &Report) {
+    if let Some(note) = request.note() {
+        note.found.set(report.total());
+    }
+}
+
 /// The problem of a batch of which nothing is left to do.
 fn told_of(location: &Location, report: Box<Report>) -> Problem {
     match report.is_rejected() {
@@ -207,7 +221,9 @@ fn told_of(location: &Location, report: Box<Report>) -> Problem {
 pub fn settled(pending: Pending, mut report: Box<Report>, redis_time: Option<Msec>) {
     let mut commands = Commands::new();
     let mut counts = Vec::new();
-    let Some(terms) = pending.with(|request| request.location().terms()) else { return };
+    let Some(terms) = pending.with(|request| request.location().terms()) else {
+        return pending.counters().gone(&report.tally());
+    };
     let set_aside = |request: &Request| -> Result<(), Problem> {
         let location = request.location();
         if location.reject_commands().is_empty() {
@@ -229,7 +245,10 @@ pub fn settled(pending: Pending, mut report: Box<Report>, redis_time: Option<Mse
     let problem = match pending.with(set_aside) {
         // The client has gone.
         None => return,
-        Some(Err(problem)) => problem,
+        Some(Err(problem)) => {
+            pending.with(|request| found(request, &report));
+            problem
+        }
         Some(Ok(())) => {
             let redis = pending.with(|request| request.location().redis().cloned()).flatten();
             match redis.filter(|_| !commands.is_empty()) {
@@ -284,11 +303,14 @@ impl Yard {
             let Some((pending, mut batch)) = self.waiting.borrow_mut().pop_front() else { break };
             match pending.with(|request| batch.work(request)) {
                 // The client has gone, and nothing was written.
-                None => {}
+                None => pending.counters().gone(&Tally::default()),
                 Some(Ok(Turn::Again)) => self.wait(pending, batch),
                 Some(Ok(Turn::Write)) => batch.write(pending),
                 Some(Ok(Turn::Nothing)) => settled(pending, Box::new(batch.report), None),
-                Some(Err(problem)) => finish(pending, problem, None),
+                Some(Err(problem)) => {
+                    pending.with(|request| found(request, &batch.report));
+                    finish(pending, problem, None);
+                }
             }
         }
         if self.waiting.borrow().is_empty() {

@@ -48,6 +48,7 @@ pub fn origin(request: &Request) -> Option<Origin> {
 pub fn sent<'r>(request: &Request<'r>, location: &Location) -> Result<&'r [u8], Problem> {
     let limit = location.max_body_size();
     if origin(request) == Some(Origin::Query) {
+        location.counters().read(request.args().len());
         return Ok(request.args());
     }
     let text = body::collect(request, limit).map_err(|unreadable| match unreadable {
@@ -58,6 +59,7 @@ pub fn sent<'r>(request: &Request<'r>, location: &Location) -> Result<&'r [u8], 
             Problem::NoResources
         }
     })?;
+    location.counters().read(text.len());
     decoded(request, text, location)
 }
 

@@ -102,7 +102,7 @@ impl Problem {
     }
 
     /// Why the events were not taken, as far as that is counted.
-    fn why(&self) -> Why {
+    pub fn why(&self) -> Why {
         Why::Rejected(match self {
             Problem::MethodNotAllowed { .. } => Cause::MethodNotAllowed,
             Problem::UnsupportedMediaType => Cause::UnsupportedMediaType,
@@ -130,6 +130,23 @@ impl Problem {
             Problem::Batch(_) => return Why::Else,
             Problem::Told { problem, .. } => return problem.why(),
         })
+    }
+
+    /// Whether the events of a batch are told of one by one.
+    pub fn is_of_batch(&self) -> bool {
+        match self {
+            Problem::Batch(_) => true,
+            Problem::Told { problem, .. } => problem.is_of_batch(),
+            _ => false,
+        }
+    }
+
+    /// Where a body is no JSON, for a log that is to hold nothing of the body.
+    pub fn line_and_column(&self) -> String {
+        match self {
+            Problem::Event(event::Error::Syntax { line, column, .. }) => format!(", line {line}, column {column}"),
+            _ => String::new(),
+        }
     }
 
     /// What became of so many events, all of them if this is not said of each.
