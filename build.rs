@@ -32,6 +32,14 @@ mod nginx {
         build: PathBuf,
     }
 
+    impl Nginx {
+        /// What was built of it, by whatever name its makers give it; None when it was only configured.
+        fn binary(&self) -> Option<PathBuf> {
+            let paths = ["nginx", "angie"].map(|name| self.build.join(name));
+            fs::canonicalize(paths.into_iter().find(|path| path.is_file())?).ok()
+        }
+    }
+
     pub fn main() -> Result<()> {
         for name in ["NGINX_SOURCE_DIR", "NGINX_BUILD_DIR", "NGX_CONFIGURE_ARGS"] {
             println!("cargo::rerun-if-env-changed={name}");
@@ -43,6 +51,11 @@ mod nginx {
         // What was configured here just now is newer than this run of the script, and would have it run each time.
         if !nginx.build.starts_with(&out) {
             println!("cargo::rerun-if-changed={}", nginx.build.join("ngx_auto_config.h").display());
+        }
+        if let Some(binary) = nginx.binary() {
+            // The one that the tests run.
+            println!("cargo::rerun-if-changed={}", binary.display());
+            println!("cargo::rustc-env=METEORIT_NGINX={}", binary.display());
         }
         bind(&nginx, &out)?;
         tell(&nginx, &out)
@@ -113,7 +126,6 @@ mod nginx {
         let (source, build) = nginx_src::build(out.join("objs")).map_err(|e| {
             format!("the vendored nginx did not build (packaging/env/install-build.sh installs what it needs): {e}")
         })?;
-        println!("cargo::rustc-env=METEORIT_NGINX={}", build.join("nginx").display());
         Ok(Nginx { source, build })
     }
 
@@ -178,7 +190,7 @@ mod nginx {
         Ok(flags)
     }
 
-    /// Leaves the version (and, when it was built here, the binary) beside the library, for `make` to say.
+    /// Leaves the version (and the binary, where there is one for these headers) beside the library, for `make` to say.
     fn tell(nginx: &Nginx, out: &Path) -> Result<()> {
         let header = nginx.source.join("src/core/nginx.h");
         let text = fs::read_to_string(&header).map_err(|e| format!("cannot read {}: {e}", header.display()))?;
@@ -193,11 +205,9 @@ mod nginx {
                 .map_err(|e| format!("cannot write {name} in {}: {e}", profile.display()))
         };
         leave("nginx-version", version)?;
-        match nginx.build.join("nginx") {
-            binary if cfg!(feature = "vendored") && binary.is_file() => {
-                leave("nginx-binary", &binary.to_string_lossy())
-            }
-            _ => {
+        match nginx.binary() {
+            Some(binary) => leave("nginx-binary", &binary.to_string_lossy()),
+            None => {
                 let _ = fs::remove_file(profile.join("nginx-binary"));
                 Ok(())
             }

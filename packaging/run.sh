@@ -86,7 +86,7 @@ build() {
 
 find_nginx() {
     nginx=${NGINX_BINARY:-}
-    if [ -z "$nginx" ] && [ "${VENDORED:-}" = 1 ] && [ -f "$target/release/nginx-binary" ]; then
+    if [ -z "$nginx" ] && [ -f "$target/release/nginx-binary" ]; then
         nginx=$(cat "$target/release/nginx-binary")
     fi
     if [ -z "$nginx" ]; then

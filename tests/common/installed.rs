@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// METEORIT_TEST_NGINX, else the nginx that this build made, else the one installed.
+/// METEORIT_TEST_NGINX, else the nginx of the source that this build is for, else the one installed.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -27,10 +27,12 @@ pub fn binary() -> &'static Path {
 pub fn version() -> (u32, u32, u32) {
     static VERSION: OnceLock<(u32, u32, u32)> = OnceLock::new();
     *VERSION.get_or_init(|| {
-        let output = Command::new(binary()).arg("-v").output().expect("nginx -v runs");
+        // Angie says only by -V which nginx it is made of; OpenResty has a name of its own before the number.
+        let output = Command::new(binary()).arg("-V").output().expect("nginx -V runs");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let digits = text.rsplit_once("nginx/").expect("a version").1;
-        let digits = digits.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("nginx version: ")).expect("a version");
+        let (_, number) = line.split_once('/').expect("a version behind a name");
+        let digits = number.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
         let mut parts = digits.split('.').map(|part| part.parse().expect("a number in the version"));
         let mut next = || parts.next().expect("three numbers in the version");
         (next(), next(), next())
