@@ -7,6 +7,8 @@ use std::fmt::Write;
 
 use super::Verdict;
 
+/// As in "ERR unknown command 'X', with args beginning with: 'a' 'b'".
+const WITH_ARGS: &[u8] = b", with args beginning with";
 /// How many bytes of a text [`printable`] shows.
 const MAX_PRINTED: usize = 200;
 
@@ -34,9 +36,12 @@ pub(super) fn reopens(text: &[u8]) -> bool {
 }
 
 /// A text from Redis, fit for a log line: bytes other than printable ASCII, and the backslash, become `\xNN`; what is
-/// beyond 200 bytes is cut, shown by `...`. At most 803 bytes.
+/// beyond 200 bytes is cut, shown by `...`, and so are the arguments of a command that Redis does not know: a log is to hold
+/// neither events nor passwords. At most 803 bytes.
 pub fn printable(text: &[u8]) -> String {
-    let shown = text.get(..MAX_PRINTED).unwrap_or(text);
+    let arguments = text.windows(WITH_ARGS.len()).position(|window| window == WITH_ARGS);
+    let end = arguments.unwrap_or(text.len()).min(MAX_PRINTED);
+    let shown = text.get(..end).unwrap_or(text);
     let mut out = String::with_capacity(shown.len() + 3);
     for &byte in shown {
         match byte {
@@ -268,6 +273,10 @@ mod tests {
     fn printable_escapes_and_cuts() {
         assert_eq!(printable(b"ERR can't \"x\""), "ERR can't \"x\"");
         assert_eq!(printable(b"a\x1b[31m\xff\\\n"), "a\\x1b[31m\\xff\\x5c\\x0a");
+        assert_eq!(
+            printable(b"ERR unknown command 'X', with args beginning with: 's3cret' "),
+            "ERR unknown command 'X'..."
+        );
         assert_eq!(printable(&[b'a'; 200]), "a".repeat(200));
         assert_eq!(printable(&[b'a'; 201]), "a".repeat(200) + "...");
         assert_eq!(printable(&[0; 1000]).len(), 803);
