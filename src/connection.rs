@@ -44,7 +44,7 @@ enum Link {
 /// millisecond, so that it costs nothing under load.
 #[derive(Default)]
 struct Trip {
-    /// Since when, and how many replies are due.
+    /// Since when, and how many commands are to be answered.
     under_way: Option<(Instant, usize)>,
     begun: Msec,
 }
@@ -57,9 +57,10 @@ impl Trip {
         }
     }
 
-    fn reply(&mut self, counters: Redis) {
+    /// So many commands have been answered.
+    fn reply(&mut self, commands: usize, counters: Redis) {
         if let Some((since, due)) = &mut self.under_way {
-            *due -= 1;
+            *due = due.saturating_sub(commands);
             if *due == 0 {
                 counters.round_trip(since.elapsed().as_nanos() as u64);
                 self.under_way = None;
@@ -307,15 +308,16 @@ impl Connection {
                 self.leaving = reply.error().map(printable);
             }
             let due = self.window.due().ok_or(Lost::Unexpected)?;
+            let in_flight = self.window.in_flight();
             if due > 1 {
                 let Some((verdict, error)) = self.transaction.take(due, &reply) else { continue };
                 self.window.acknowledge(|command| settle(command, verdict, &error));
-                self.trip.reply(self.counters);
+                self.trip.reply(in_flight - self.window.in_flight(), self.counters);
                 continue;
             }
             let verdict = reply.verdict();
             self.window.acknowledge(|command| settle(command, verdict, reply.text()));
-            self.trip.reply(self.counters);
+            self.trip.reply(in_flight - self.window.in_flight(), self.counters);
             if verdict == Verdict::Unknown {
                 // +QUEUED: the connection is in a state that nobody asked for.
                 return Err(Lost::Unexpected);
