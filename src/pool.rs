@@ -13,7 +13,6 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 use crate::backoff;
-use crate::batch;
 use crate::command::Commands;
 use crate::conf::redis::Settings;
 use crate::connection::{Lost, Progress};
@@ -60,7 +59,7 @@ impl Pool {
                 lines,
                 requests: Requests::default(),
                 hold: Hold::new(settings.backlog, settings.max_pending),
-                spooler: spooler.map(|spool| Spooler::new(pool.clone(), settings.clone(), spool)),
+                spooler: spooler.map(|spool| Spooler::new(pool.clone(), settings.clone(), spool, counters, gauges)),
                 current: 0,
                 replaying: 0,
                 replayed: 0,
@@ -85,12 +84,7 @@ impl Pool {
     pub fn admit(&self, length: usize, events: u32, terms: Terms) -> Result<(), Problem> {
         let mut state = self.state.borrow_mut();
         let Settings { backlog, max_pending, .. } = *self.settings;
-        if length > backlog {
-            return Err(Problem::TooLarge { limit: backlog });
-        }
-        if events > max_pending {
-            return Err(Problem::NoBatch(batch::Error::TooMany { max: max_pending }));
-        }
+        self.settings.fits(length, events)?;
         if !state.flush.is_posted() {
             state.choose();
         }

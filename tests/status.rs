@@ -289,3 +289,128 @@ fn a_thousand_locations_are_told_of() {
     assert_eq!(names, (0..1000).map(|n| format!("= /{n}")).collect::<Vec<_>>(), "in the order of the configuration");
     assert_eq!(counts(&location(&nginx, "= /999")["requests"]), json!({"stored": 1}));
 }
+
+/// What a spool has, once it has nothing to do.
+fn spool(nginx: &Nginx) -> Value {
+    status(nginx)["redis"][0]["spool"].clone()
+}
+
+#[test]
+fn a_spool_tells_what_it_holds_and_what_became_of_it() {
+    let redis = Redis::start();
+    let nginx = site(
+        &format!("meteorit_redis queue {{ server {}; spool spool max_size=1m; }}", redis.url()),
+        "location = /events { meteorit_pass queue; meteorit_command RPUSH list $event_n; }
+         location = /wrong { meteorit_pass queue; meteorit_command INCR list; }",
+    )
+    .exit_timeout(SOON)
+    .start();
+    nginx.allow_log("exited on signal 9");
+    assert_eq!(post(nginx.port(), "/events", "{}").status, 204);
+    redis.stop();
+    let mut http = Http::connect(nginx.port());
+    for n in 0..20 {
+        assert_eq!(http.post("/events", format!(r#"{{"n":{n}}}"#)).status, 202);
+    }
+    assert_eq!(http.post("/wrong", "{}").status, 202);
+    let holds = |records: u64| {
+        let spool = spool(&nginx);
+        spool["records"] == records && spool["bytes"].as_u64() > Some(500) && spool["oldest"].as_f64() > Some(0.0)
+    };
+    eventually(SOON, || holds(21));
+    let spool_now = spool(&nginx);
+    assert_eq!((&spool_now["written"], &spool_now["replayed"]), (&json!(21), &json!(0)), "{spool_now}");
+    assert_eq!(spool_now["max_bytes"], 1 << 20);
+    assert_eq!(counts(&location(&nginx, "= /events")["events"]), json!({"stored": 1, "spooled": 20}));
+
+    // Whoever takes over counts what there is.
+    let old = nginx.worker_pids();
+    nginx.signal(old[0], libc::SIGKILL);
+    nginx.wait_respawn(&old);
+    eventually(SOON, || holds(21));
+    redis.restart();
+    eventually(SOON, || spool(&nginx)["replayed"] == 21 && spool(&nginx)["records"] == 0);
+    eventually(SOON, || {
+        redis.len("list") == 20 && nginx.count_log("the spool is empty: 21 records were replayed in") == 1
+    });
+    let spool_now = spool(&nginx);
+    assert_eq!(
+        (&spool_now["written"], &spool_now["rejected"], &spool_now["oldest"]),
+        (&json!(21), &json!(1), &json!(0.0))
+    );
+    eventually(SOON, || spool(&nginx)["bytes"].as_u64() < Some(500));
+    assert_eq!(nginx.count_log("events go to the spool"), 1);
+}
+
+#[test]
+fn a_spool_that_takes_no_more_says_so_once_and_counts_each_event() {
+    let redis = Redis::start();
+    redis.stop();
+    let nginx = site(
+        &format!("meteorit_redis queue {{ server {}; spool spool max_size=64k segment=64k; }}", redis.url()),
+        "location = /events { meteorit_pass queue; meteorit_command RPUSH list $event; }",
+    )
+    .exit_timeout(SOON)
+    .start();
+    let event = format!(r#"{{"n":"{}"}}"#, "x".repeat(30_000));
+    let mut http = Http::connect(nginx.port());
+    let statuses: Vec<u16> = (0..6).map(|_| http.post("/events", &event).status).collect();
+    assert_eq!((statuses[0], statuses[5]), (202, 503), "{statuses:?}");
+    let failed = statuses.iter().filter(|status| **status == 503).count();
+    assert!(nginx.wait_log("max_size").contains("[error]"));
+    // What waits for the next attempt to write.
+    eventually(SOON, || spool(&nginx)["failed"] == failed);
+    assert_eq!(nginx.count_log("the spool has its max_size"), 1, "{}", nginx.error_log());
+    let events = location(&nginx, "= /events");
+    assert_eq!(
+        (&events["events"]["unavailable"], &events["unavailable_by"]["redis"]),
+        (&json!(failed), &json!(failed))
+    );
+}
+
+#[test]
+fn the_log_of_a_request_that_error_page_has_led_elsewhere_tells_of_it() {
+    let redis = Redis::start();
+    let nginx = site(
+        &redis_block(&redis),
+        "location = /events { meteorit_pass queue; meteorit_intercept_errors on; error_page 422 /sorry; error_page 400 = @named;
+             meteorit_command RPUSH list x; }
+         location = /sorry { return 418; } location @named { return 419; }",
+    )
+    .log_format("$request_uri $uri $status $meteorit_status $meteorit_accepted $meteorit_rejected $meteorit_commands")
+    .start();
+    let mut http = Http::connect(nginx.port());
+    assert_eq!(http.post("/events", "[]").status, 418);
+    assert_eq!(http.post("/events", "{").status, 419);
+    nginx.wait_access("/events /sorry 418 rejected 0 1 0");
+    nginx.wait_access("/events /events 419 rejected 0 1 0");
+    assert_eq!(http.get("/status").status, 200);
+    nginx.wait_access("/status /status 200 - - - -");
+}
+
+#[test]
+fn the_error_log_has_nothing_of_events_and_passwords() {
+    let fake = FakeRedis::start(|_, command| match &command[0][..] {
+        b"RPUSH" => Action::reply("-ERR unknown command 'RPUSH', with args beginning with: 'list' 's3cret' \r\n"),
+        _ => Action::reply("-OOM command not allowed\r\n"),
+    });
+    let nginx = site(
+        &format!("meteorit_redis queue {{ server {}; }}", fake.url()),
+        "location = /events { meteorit_pass queue; meteorit_batch partial; meteorit_command RPUSH list $event; }
+         location = /oom { meteorit_pass queue; meteorit_command SET a $event; }",
+    )
+    .start();
+    for body in [
+        r#"{"s3cret":1}"#,
+        r#"{"s3cret":1,"s3cret":2}"#,
+        r#"{"a":{"s3cret":[{"s3cret":1,"s3cret":2}]}}"#,
+        "s3cret",
+        r#"["s3cret",{"s3cret":1,"s3cret":1}]"#,
+    ] {
+        assert!(post(nginx.port(), "/events", body).status >= 400, "{body}");
+        assert!(post(nginx.port(), "/oom", body).status >= 400, "{body}");
+    }
+    nginx.wait_log("answered: ERR unknown command 'RPUSH'...");
+    nginx.wait_log("event not taken: invalid-event, status 422");
+    assert_eq!(nginx.count_log("s3cret"), 0, "{}", nginx.error_log());
+}

@@ -6,11 +6,13 @@ use std::rc::Rc;
 
 use super::url::{self, Server};
 use super::{Location, Main};
+use crate::batch;
 use crate::connection::Lost;
 use crate::metrics;
 use crate::ngx::{Address, Conf, Msec, ThreadPool, parse_msec, parse_size};
 use crate::pool::Pool;
 use crate::reply::{Reply, printable};
+use crate::response::Problem;
 use crate::spool::record;
 
 /// A configured Redis.
@@ -108,6 +110,17 @@ impl Redis {
 }
 
 impl Settings {
+    /// Whether a request of `length` bytes and so many events could be taken if nothing else waited.
+    pub fn fits(&self, length: usize, events: u32) -> Result<(), Problem> {
+        if length > self.backlog {
+            return Err(Problem::TooLarge { limit: self.backlog });
+        }
+        if events > self.max_pending {
+            return Err(Problem::NoBatch(batch::Error::TooMany { max: self.max_pending }));
+        }
+        Ok(())
+    }
+
     /// How long sent bytes may go unacknowledged by the server's kernel, in milliseconds.
     pub fn unacknowledged(&self) -> u32 {
         u32::try_from(self.stall_timeout).unwrap_or(u32::MAX)

@@ -7,15 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Pool;
 use super::requests::Work;
-use super::state::State;
+use super::state::{Quiet, State};
 use crate::command::Commands;
 use crate::conf::redis::{Settings, Spool, Sync};
 use crate::hold::{Amount, Hold, Record};
+use crate::metrics::{Gauges, Redis, SpoolState, json::Seconds};
 use crate::ngx::{self, Level, Msec, Pending};
 use crate::spool::disk::{Disk, Kept, Limits, NotKept, Note};
 
 /// How often lanes of dead workers are looked for, in milliseconds.
 const ADOPT: Msec = 5000;
+/// How soon the rest of what dead workers have left is counted, in milliseconds.
+const SURVEY: Msec = 50;
+/// How many lines a thread's work brings to the log.
+const NOTES: usize = 10;
 /// How often `sync=1s` brings to the disk what was written, in milliseconds.
 const SYNC: Msec = 1000;
 
@@ -42,6 +47,13 @@ pub struct Spooler {
     adopt_at: Msec,
     /// Nothing is tried before, after a failure.
     retry_at: Msec,
+    /// Why nothing can be written, if so: logged when it changes.
+    failing: String,
+    /// When the replay that is under way began, and how many records are done with since.
+    replay: Option<(Msec, u64)>,
+    trouble: Quiet,
+    counters: Redis,
+    gauges: Gauges,
 }
 
 /// Commands that go to the files, and who waits for that.
@@ -84,10 +96,17 @@ struct Outcome {
     has_unread: bool,
     is_empty: bool,
     notes: Vec<Note>,
+    damaged: u64,
+    /// How many records wait, and since when.
+    waiting: (u64, u64),
+    /// Whether some are not counted yet.
+    is_uncounted: bool,
+    /// What the folder holds, in bytes, where that was looked at.
+    usage: Option<u64>,
 }
 
 impl Spooler {
-    pub fn new(pool: Weak<Pool>, settings: Rc<Settings>, spool: &Spool) -> Spooler {
+    pub fn new(pool: Weak<Pool>, settings: Rc<Settings>, spool: &Spool, counters: Redis, gauges: Gauges) -> Spooler {
         let limits = Limits { dir: spool.dir.clone(), max_size: spool.max_size, segment: spool.segment };
         Spooler {
             pool,
@@ -105,6 +124,11 @@ impl Spooler {
             sync_at: None,
             adopt_at: 0,
             retry_at: 0,
+            failing: String::new(),
+            replay: None,
+            trouble: Quiet::default(),
+            counters,
+            gauges,
         }
     }
 
@@ -118,10 +142,15 @@ impl Spooler {
     /// A record that was read is done with.
     pub fn acknowledge(&mut self, number: u64) {
         self.done.push(number);
+        self.counters.spool_replayed(1);
+        if let Some((_, records)) = &mut self.replay {
+            *records += 1;
+        }
     }
 
     /// What Redis refuses for good, and nobody waits to be told of.
     pub fn reject(&mut self, commands: Commands, note: String) {
+        self.counters.spool_rejected(commands.count() as u64);
         self.rejected.push((commands, note));
     }
 
@@ -227,17 +256,35 @@ impl Spooler {
             return self.settle(append, Some("a thread has failed".into()), now, answer);
         };
         let name = &self.settings.name;
-        for Note { is_problem, text } in outcome.notes {
+        let more = outcome.notes.len().saturating_sub(NOTES);
+        for Note { is_problem, text } in outcome.notes.into_iter().take(NOTES) {
             let level = if is_problem { Level::Error } else { Level::Notice };
             ngx::log(level, &format!("redis \"{name}\": spool: {text}"));
         }
-        for failed in [outcome.rejected, outcome.synced].into_iter().filter_map(Result::err) {
-            ngx::log(Level::Error, &format!("redis \"{name}\": spool: {failed}"));
+        if more > 0 {
+            ngx::log(Level::Error, &format!("redis \"{name}\": spool: {more} more such lines are left out"));
         }
-        if self.is_empty && !outcome.is_empty {
+        for failed in [outcome.rejected, outcome.synced].into_iter().filter_map(Result::err) {
+            self.trouble.log(now, || format!("redis \"{name}\": spool: {failed}"));
+        }
+        self.counters.spool_damaged(outcome.damaged);
+        self.gauges.set_spool(SpoolState { records: outcome.waiting.0, oldest: outcome.waiting.1 });
+        if let Some(bytes) = outcome.usage {
+            self.counters.set_spool_bytes(bytes);
+        }
+        if outcome.is_uncounted {
+            self.adopt_at = self.adopt_at.min(now + SURVEY);
+        }
+        if self.is_empty && !outcome.is_empty && !append.is_empty() {
             ngx::log(Level::Warn, &format!("redis \"{name}\": events go to the spool"));
         } else if !self.is_empty && outcome.is_empty {
-            ngx::log(Level::Notice, &format!("redis \"{name}\": the spool is empty: everything in it was replayed"));
+            let (since, records) = self.replay.take().unwrap_or((now, 0));
+            let time = Seconds(now.saturating_sub(since));
+            let text = format!("the spool is empty: {records} records were replayed in {time} s");
+            ngx::log(Level::Notice, &format!("redis \"{name}\": {text}"));
+        }
+        if !outcome.records.is_empty() {
+            self.replay.get_or_insert((now, 0));
         }
         (self.has_unread, self.is_empty) = (outcome.has_unread, outcome.is_empty);
         for Kept { number, commands } in outcome.records {
@@ -248,10 +295,24 @@ impl Spooler {
 
     /// The first of what is to be written is written, or was not for this reason.
     fn settle(&mut self, append: Vec<Commands>, failure: Option<String>, now: Msec, answer: &mut Answer) {
-        if let Some(failure) = &failure {
-            let name = &self.settings.name;
-            ngx::log(Level::Error, &format!("redis \"{name}\": spool: {failure}"));
-            self.retry_at = now + SYNC;
+        let name = &self.settings.name;
+        match &failure {
+            Some(failure) => {
+                if self.failing != *failure {
+                    self.trouble.log(now, || format!("redis \"{name}\": spool: {failure}"));
+                    self.failing.clone_from(failure);
+                }
+                self.retry_at = now + SYNC;
+                let events = self.writes.iter().take(append.len()).filter(|write| write.waits.is_some());
+                self.counters.spool_failed(events.map(|write| u64::from(write.events)).sum());
+            }
+            None if append.is_empty() => {}
+            None => {
+                if !std::mem::take(&mut self.failing).is_empty() {
+                    ngx::log(Level::Notice, &format!("redis \"{name}\": spool: events are written again"));
+                }
+                self.counters.spool_wrote(append.len() as u64);
+            }
         }
         let mut promised = VecDeque::new();
         for (mut write, commands) in self.writes.drain(..append.len()).zip(append) {
@@ -295,9 +356,12 @@ impl Spooler {
         }
         let records = promised.map(|record| (record.commands, record.events));
         for (commands, events) in writes.into_iter().chain(records) {
-            if let Err(error) = disk.append(&[commands], ngx::unix_ms(), false) {
-                lost += events as usize;
-                why = error.to_string();
+            match disk.append(&[commands], ngx::unix_ms(), false) {
+                Ok(()) => self.counters.spool_wrote(1),
+                Err(error) => {
+                    lost += events as usize;
+                    why = error.to_string();
+                }
             }
         }
         for (commands, note) in self.rejected.drain(..) {
@@ -327,8 +391,22 @@ impl Job {
         };
         let synced = if self.sync { disk.sync() } else { Ok(()) };
         let records = self.read.map_or_else(Vec::new, |room| disk.read(room.bytes, room.commands));
+        let is_uncounted = disk.survey();
         let has_unread = disk.has_unread();
-        Outcome { appended, rejected, synced, records, has_unread, is_empty: disk.is_empty(), notes: disk.take_notes() }
+        let looks = self.adopt || !self.append.is_empty() || disk.is_empty();
+        Outcome {
+            appended,
+            rejected,
+            synced,
+            records,
+            has_unread,
+            is_empty: disk.is_empty(),
+            notes: disk.take_notes(),
+            damaged: disk.take_damaged(),
+            waiting: disk.waiting(),
+            is_uncounted,
+            usage: looks.then(|| disk.usage()),
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Every call blocks: it is made in a thread of nginx's, or at a worker's end. The lanes that dead workers have left are read
 //! before the own one, the oldest first.
 
+mod waiting;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -15,6 +17,7 @@ use thiserror::Error;
 use super::record::{self, Unencodable};
 use super::{Cursor, Lane, Part, Reader, Rejected, Segment, SegmentFile, SegmentName, files};
 use crate::command::Commands;
+use waiting::{Survey, Waiting};
 
 /// What a spool may be like.
 #[derive(Clone, Debug)]
@@ -41,6 +44,9 @@ pub struct Disk {
     usage: Option<(u64, Instant)>,
     cursor_written: Option<Instant>,
     notes: Vec<Note>,
+    survey: Option<Survey>,
+    /// Places that were damaged, since they were asked for last.
+    damaged: u64,
 }
 
 struct Source {
@@ -59,11 +65,19 @@ struct Stretch {
     is_damaged: bool,
     /// Whether every whole record that was there has been handed out.
     is_drained: bool,
+    waiting: Waiting,
 }
 
 impl From<SegmentFile> for Stretch {
     fn from(file: SegmentFile) -> Stretch {
-        Stretch { file, state: State::Unread, out: 0, is_damaged: false, is_drained: false }
+        Stretch {
+            file,
+            state: State::Unread,
+            out: 0,
+            is_damaged: false,
+            is_drained: false,
+            waiting: Waiting::default(),
+        }
     }
 }
 
@@ -80,6 +94,8 @@ struct Place {
     segment: SegmentName,
     start: u64,
     end: u64,
+    /// When it was written, in milliseconds since 1970.
+    unix_ms: u64,
 }
 
 /// A record that was read.
@@ -133,6 +149,8 @@ impl Disk {
             usage: None,
             cursor_written: None,
             notes: Vec::new(),
+            survey: None,
+            damaged: 0,
         }
     }
 
@@ -185,6 +203,9 @@ impl Disk {
         }
         let Some(writer) = &mut self.writer else { return Ok(()) };
         writer.append(&bytes)?;
+        if let Some(stretch) = self.sources.back_mut().and_then(|own| own.segments.back_mut()) {
+            stretch.waiting.append(records.len(), unix_ms);
+        }
         if let Some((usage, _)) = &mut self.usage {
             *usage += length;
         }
@@ -214,7 +235,7 @@ impl Disk {
 
     /// The next records, until they have so many bytes or commands, or there are no more.
     pub fn read(&mut self, max_bytes: usize, max_commands: usize) -> Vec<Kept> {
-        let Disk { sources, writer, out, count, notes, .. } = self;
+        let Disk { sources, writer, out, count, notes, damaged, .. } = self;
         let written = writer.as_ref().map(Segment::name);
         let (mut records, mut length, mut read) = (Vec::new(), 0, 0);
         for source in sources.iter_mut() {
@@ -224,7 +245,7 @@ impl Disk {
                     let name = stretch.file.name;
                     let may_grow = written == Some(name);
                     match stretch.next(*cursor, may_grow) {
-                        Ok(Next::Record { start, end, commands }) => {
+                        Ok(Next::Record { start, end, unix_ms, commands }) => {
                             length += commands.len();
                             read += commands.count();
                             *count += 1;
@@ -234,14 +255,17 @@ impl Disk {
                                 segment: name,
                                 start,
                                 end,
+                                unix_ms,
                             });
                             records.push(Kept { number: *count, commands });
                         }
                         Ok(Next::Damage(text)) => {
+                            *damaged += 1;
                             notes.push(Note::problem(format!("\"{}\": {text}", stretch.file.path.display())));
                         }
                         Ok(Next::End) => break,
                         Err(error) => {
+                            *damaged += 1;
                             notes.push(Note::problem(error));
                             (stretch.state, stretch.is_damaged) = (State::Read, true);
                         }
@@ -261,6 +285,7 @@ impl Disk {
         if let Some(source) = source {
             if let Some(stretch) = source.segments.iter_mut().find(|stretch| stretch.file.name == place.segment) {
                 stretch.out -= 1;
+                stretch.waiting.acknowledge(place.unix_ms);
             }
             // Only what all before is done with, too.
             if at == 0 {
@@ -304,6 +329,11 @@ impl Disk {
         std::mem::take(&mut self.notes)
     }
 
+    /// How many places were found damaged since the last call.
+    pub fn take_damaged(&mut self) -> u64 {
+        std::mem::take(&mut self.damaged)
+    }
+
     /// Lets others have the lanes, with what is in them.
     pub fn close(&mut self) {
         self.write_cursors();
@@ -325,7 +355,8 @@ impl Disk {
         }
     }
 
-    fn usage(&mut self) -> u64 {
+    /// What the folder holds, of all workers, in bytes; as of the last second.
+    pub fn usage(&mut self) -> u64 {
         match self.usage {
             Some((usage, when)) if when.elapsed() < USAGE_AGE => usage,
             _ => {
@@ -351,7 +382,8 @@ impl Disk {
         let number = own.cursor.map_or(number, |cursor| number.max(cursor.segment.number.saturating_add(1)));
         let segment = Segment::create(&own.lane, number)?;
         let file = SegmentFile { path: segment.path().into(), name: segment.name(), length: segment.len() };
-        own.segments.push_back(file.into());
+        let waiting = Waiting { is_known: true, ..Waiting::default() };
+        own.segments.push_back(Stretch { waiting, ..file.into() });
         Ok(segment)
     }
 
@@ -417,7 +449,7 @@ impl Source {
 }
 
 enum Next {
-    Record { start: u64, end: u64, commands: Commands },
+    Record { start: u64, end: u64, unix_ms: u64, commands: Commands },
     Damage(String),
     End,
 }
@@ -449,7 +481,7 @@ impl Stretch {
         loop {
             match reader.next() {
                 Some(Part::Intact { offset, end, record }) => {
-                    let mut commands = Commands::new();
+                    let (mut commands, unix_ms) = (Commands::new(), record.unix_ms);
                     let skipped = std::mem::take(skip) as usize;
                     for command in record.commands().skip(skipped) {
                         commands.push(command.bytes, command.replies.get().into());
@@ -458,7 +490,7 @@ impl Stretch {
                         continue;
                     }
                     self.out += 1;
-                    return Ok(Next::Record { start: offset, end, commands });
+                    return Ok(Next::Record { start: offset, end, unix_ms, commands });
                 }
                 Some(Part::Damaged { from, to }) => {
                     self.is_damaged = true;
