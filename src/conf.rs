@@ -97,6 +97,7 @@ pub const DIRECTIVES: &[Directive] = &[
     setting(c"meteorit_schema_by", CommandArgs::NamedBlock, schema::schema_by),
     #[cfg(feature = "schema")]
     setting(c"meteorit_schema_dry_run", CommandArgs::Flag, location::schema_dry_run),
+    setting(c"meteorit_dry_run", CommandArgs::Flag, location::dry_run),
     setting(c"meteorit_methods", CommandArgs::OneOrMore, location::methods),
     setting(c"meteorit_cors", CommandArgs::OneOrMore, location::cors),
     setting(c"meteorit_batch", CommandArgs::OneOrTwo, location::batch),

@@ -126,6 +126,9 @@ fn commit(request: &Request, encode: impl FnOnce(&mut Commands) -> Result<Work, 
     COMMANDS.with_borrow_mut(|commands| {
         commands.clear();
         let work = encode(commands)?;
+        if request.location().dry_run() {
+            return Err(dry_run(request, work, commands));
+        }
         if commands.is_empty() {
             // Every command's if= said no.
             return Err(Problem::Redis(Outcome::default()));
@@ -138,6 +141,20 @@ fn commit(request: &Request, encode: impl FnOnce(&mut Commands) -> Result<Work, 
 
 fn pool<'r>(request: &Request<'r>) -> Result<&'r Pool, Problem> {
     Ok(request.location().redis().ok_or(Problem::NoResources)?.pool())
+}
+
+/// What a request is told whose commands are not written.
+fn dry_run(request: &Request, work: Work, commands: &Commands) -> Problem {
+    let location = request.location();
+    let Some(redis) = location.redis() else { return Problem::NoResources };
+    if let Err(problem) = redis.settings.fits(commands.len(), 1) {
+        return problem;
+    }
+    made(request, commands);
+    match work {
+        Work::Rejected(rejected) => told(location, rejected.0),
+        _ => Problem::Redis(Outcome::dry_run()),
+    }
 }
 
 /// Takes note of the commands that the request has brought forth.

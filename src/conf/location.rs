@@ -37,6 +37,7 @@ pub struct Location {
     ambiguous: Option<bool>,
     transaction: Option<bool>,
     spool: Option<bool>,
+    dry_run: Option<bool>,
     /// Variables that are made of the event; those of outer levels that are not defined anew come after the own ones.
     pub definitions: Definitions,
     event_id: Option<Rc<Complex>>,
@@ -172,6 +173,11 @@ impl Location {
         self.transaction.unwrap_or(false)
     }
 
+    /// Whether nothing is written.
+    pub fn dry_run(&self) -> bool {
+        self.dry_run.unwrap_or(false)
+    }
+
     /// What the variable at this place in [`Main::defined`] is made of here.
     pub fn definition(&self, index: usize) -> Option<&Definition> {
         self.definitions.iter().find(|(defined, _)| *defined == index).map(|(_, definition)| &**definition)
@@ -271,6 +277,7 @@ impl Location {
         self.ambiguous = self.ambiguous.or(outer.ambiguous);
         self.transaction = self.transaction.or(outer.transaction);
         self.spool = self.spool.or(outer.spool);
+        self.dry_run = self.dry_run.or(outer.dry_run);
         for (index, definition) in &outer.definitions {
             if self.definition(*index).is_none() {
                 self.definitions.push((*index, definition.clone()));
@@ -476,6 +483,11 @@ pub fn transaction(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Re
 /// `meteorit_spool on | off`
 pub fn spool(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
     choose(conf, &mut location.spool, &[("on", true), ("off", false)])
+}
+
+/// `meteorit_dry_run on | off`
+pub fn dry_run(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<(), String> {
+    choose(conf, &mut location.dry_run, &[("on", true), ("off", false)])
 }
 
 /// `meteorit_event_id VALUE`

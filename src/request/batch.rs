@@ -168,6 +168,12 @@ impl Batch {
     /// After the last event: whether there is something to write, and room for it.
     fn admit(&mut self, request: &Request) -> Result<bool, Problem> {
         let terms = request.location().terms();
+        if request.location().dry_run() {
+            self.redis.settings.fits(self.commands.len(), self.report.taken())?;
+            made(request, &self.commands);
+            self.report.dry_run();
+            return Ok(false);
+        }
         if self.report.taken() == 0 || self.commands.is_empty() {
             return Ok(false);
         }
