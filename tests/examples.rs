@@ -10,6 +10,7 @@ fn example(name: &str, redis: &Redis) -> Nginx {
     let text = fs::read_to_string(format!("{}/nginx-conf/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name);
     assert!(text.contains("listen 8080;") && text.contains("redis://127.0.0.1:6379"), "{name}");
     let text = text.replace("listen 8080;", "listen 127.0.0.1:%PORT%;").replace("redis://127.0.0.1:6379", &redis.url());
+    let text = text.replace("/var/log/nginx/", "%DIR%/logs/");
     Nginx::builder().http(&text).start()
 }
 
@@ -72,4 +73,29 @@ fn the_batch_api_says_what_became_of_each_event() {
     let text = |index: usize| String::from_utf8_lossy(&rejected[index]).into_owned();
     assert_eq!((text(2).as_str(), text(4).as_str(), text(5).as_str()), ("error", "event", "[1]"));
     assert!(text(3).contains("an event must be an object"), "{}", text(3));
+}
+
+#[test]
+fn an_observed_intake_logs_a_json_line_for_each_request_and_tells_of_itself() {
+    let redis = Redis::start();
+    let nginx = example("observed.conf", &redis);
+    let mut http = Http::connect(nginx.port());
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let event = r#"{"page":"/\"home\""}"#;
+    assert_eq!(http.call(&Request::post("/observed", event).header("traceparent", TRACE)).status, 204);
+    assert_eq!(http.post("/observed", "{").status, 400);
+    let [(_, fields)] = &redis.stream("observed")[..] else { panic!("one event") };
+    assert_eq!((&fields[2][..], &fields[3][..]), (&b"traceparent"[..], TRACE.as_bytes()));
+    eventually(std::time::Duration::from_secs(10), || nginx.read("logs/observed.log").lines().count() == 2);
+    let log = nginx.read("logs/observed.log");
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let of = |line: usize, names: [&str; 5]| names.map(|name| lines[line][name].clone());
+    let names = ["status", "outcome", "accepted", "rejected", "commands"];
+    assert_eq!(serde_json::json!(of(0, names)), serde_json::json!([204, "stored", "1", "0", "1"]));
+    assert_eq!(serde_json::json!(of(1, names)), serde_json::json!([400, "rejected", "0", "1", "0"]));
+    assert_eq!((&lines[0]["traceparent"], &lines[1]["traceparent"]), (&TRACE.into(), &"".into()));
+    assert_eq!(lines[0]["id"].as_str().unwrap().as_bytes(), fields[1]);
+    let status = http.get("/status").json();
+    assert_eq!(status["locations"][0]["requests"]["stored"], 1);
+    assert_eq!(http.get("/ready").status, 200);
 }
