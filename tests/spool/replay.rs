@@ -32,7 +32,7 @@ fn many_events_are_on_their_way_to_a_redis_that_is_far_away() {
     fake.set_handler(|_, _| Action::reply(":1\r\n"));
     fake.release_all(Action::reply(":1\r\n"));
     site.wait_empty();
-    assert_eq!(texts(&fake.commands()), (0..=3000).map(|n| format!("RPUSH list {n}")).collect::<Vec<_>>());
+    assert_eq!(texts(&fake.commands()), (0..=3000).map(|n| format!("ZINCRBY list 1 {n}")).collect::<Vec<_>>());
 }
 
 #[test]
@@ -44,17 +44,23 @@ fn a_replay_leaves_room_for_new_events_within_the_bounds() {
     fake.set_handler(|_, _| Action::reply(":1\r\n"));
     fake.release_all(Action::reply(":1\r\n"));
     site.wait_empty();
-    assert_eq!(texts(&fake.commands()), (0..3500).map(|n| format!("RPUSH list {n}")).collect::<Vec<_>>());
+    assert_eq!(texts(&fake.commands()), (0..3500).map(|n| format!("ZINCRBY list 1 {n}")).collect::<Vec<_>>());
 }
 
-/// 3000 events in the spool, and a Redis that has come back and answers the first of them alone.
+/// 3000 events in the spool, of which no two make one command, and a Redis that has come back and answers the first of them alone.
 fn far_away(settings: &str) -> (FakeRedis, Site) {
     let fake = FakeRedis::start(|_, _| Action::reply(":1\r\n"));
     fake.stop_listening();
     let more = format!("stall_timeout 1h; {settings}");
-    let site = Site::with(&fake.url(), "", &more, &format!("location / {{ PASS {COMMAND} }}"), |builder| builder);
+    let site = Site::with(
+        &fake.url(),
+        "",
+        &more,
+        "location / { PASS meteorit_command ZINCRBY list 1 $event_n; }",
+        |builder| builder,
+    );
     site.send(0..3000, 202);
-    fake.set_handler(|_, command| match &command[2][..] {
+    fake.set_handler(|_, command| match &command[3][..] {
         b"0" => Action::reply(":1\r\n"),
         _ => Action::Hold,
     });
