@@ -131,9 +131,9 @@ impl Pool {
         let behind = is_away || state.hold.is_active() || state.spooler.as_ref().is_some_and(Spooler::is_active);
         match owner {
             Owner::Client(pending, work) if behind && terms.spool => {
-                state.spool(Some((pending, work)), events, commands, counts)
+                state.spool(Some((pending, work, now + self.settings.timeout)), events, commands, counts, now)
             }
-            Owner::Queue if behind && terms.spool => state.spool(None, events, commands, counts),
+            Owner::Queue if behind && terms.spool => state.spool(None, events, commands, counts, now),
             Owner::Queue if behind => {
                 state.hold.push(Record { commands: commands.clone(), events, spool: false, kept: None });
             }

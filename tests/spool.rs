@@ -4,6 +4,8 @@
 mod common;
 #[path = "spool/replay.rs"]
 mod replay;
+#[path = "spool/slow_disk.rs"]
+mod slow_disk;
 
 use common::*;
 use serde_json::json;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 
-use super::spooler::{Waits, Write};
+use super::spooler::{Waits, Write, Written};
 use crate::command::{Commands, repeatable};
 use crate::hold::{Record, Terms};
 use crate::ngx::{Msec, Pending};
@@ -53,17 +53,19 @@ impl Work {
         }
     }
 
-    /// A command of the event with that number went to the spool, or, for this reason, did not.
-    pub fn spooled(&mut self, event: u32, failure: Option<&str>) {
-        if let Some(failure) = failure {
-            return self.add(event, Verdict::Unavailable, || format!("Redis is away, and {failure}"));
-        }
-        match self {
-            Work::Event(outcome) => outcome.spool(),
-            Work::Batch(report) => report.spool(event),
-            Work::Rejected(rejected) => rejected.1.spool(),
+    /// A command of the event with that number went to the spool, or did not.
+    pub fn spooled(&mut self, event: u32, written: Written) {
+        match (written, &mut *self) {
+            (Written::Yes, Work::Event(outcome)) => outcome.spool(),
+            (Written::Yes, Work::Batch(report)) => report.spool(event),
+            (Written::Yes, Work::Rejected(rejected)) => rejected.1.spool(),
             // Never sent there.
-            Work::SelfTest(_) => {}
+            (Written::Yes, Work::SelfTest(_)) => {}
+            (Written::No(reason), work) => {
+                work.add(event, Verdict::Unavailable, || format!("Redis is away, and {reason}"))
+            }
+            (Written::Unknown, work) => work
+                .add(event, Verdict::Unknown, || "Redis is away, and the spool's disk did not answer in time".into()),
         }
     }
 
@@ -111,6 +113,7 @@ struct Waiting {
     /// Commands that are not settled.
     outstanding: usize,
     since: Msec,
+    deadline: Msec,
     serial: u64,
     left: Option<Box<Left>>,
 }
@@ -155,7 +158,7 @@ impl Requests {
         let serial = self.serial;
         let has_deadline = matches!(owner, Owner::Client(..));
         let outstanding = commands;
-        let waiting = Waiting { owner, terms, events, commands, outstanding, since: now, serial, left: None };
+        let waiting = Waiting { owner, terms, events, commands, outstanding, since: now, deadline, serial, left: None };
         // Their number is bounded, by `max_pending`.
         let number = self.waiting.insert(waiting) as u32;
         if has_deadline {
@@ -205,7 +208,7 @@ impl Requests {
             return;
         }
         let Some(waiting) = self.waiting.try_remove(number as usize) else { return };
-        let Waiting { owner, terms, events, commands, left, since, .. } = waiting;
+        let Waiting { owner, terms, events, commands, left, since, deadline, .. } = waiting;
         self.events -= events as usize;
         let redis_time = now.saturating_sub(since);
         let record = |left: Box<Left>, kept| {
@@ -214,7 +217,10 @@ impl Requests {
         };
         match (owner, left) {
             (Owner::Client(pending, work), None) => self.done.push(Done::Client { pending, work, redis_time }),
-            (Owner::Client(pending, work), Some(left)) => self.leave(pending, work, *left, events, redis_time),
+            (Owner::Client(pending, work), Some(left)) => {
+                let waits = Waits { pending, work, numbers: Vec::new(), redis_time, deadline };
+                self.leave(waits, *left, events);
+            }
             (Owner::Queue, left) => {
                 self.done.extend(left.and_then(|left| record(left, None)).map(Done::Queue));
             }
@@ -233,9 +239,10 @@ impl Requests {
 
     /// All that Redis takes now of a client's request is done: what is left goes to the spool, but for events of which it is
     /// unknown what became of them.
-    fn leave(&mut self, pending: Pending, mut work: Work, left: Left, events: u32, redis_time: Msec) {
+    fn leave(&mut self, mut waits: Waits, left: Left, events: u32) {
         const REASON: &str = "Redis is away";
-        let (mut commands, mut numbers) = (Commands::new(), Vec::new());
+        let mut commands = Commands::new();
+        let Waits { work, numbers, .. } = &mut waits;
         for ((command, replies), number) in left.commands.entries().zip(left.numbers) {
             match work.is_unclear(number) {
                 true => work.add(number, Verdict::Unavailable, || REASON.into()),
@@ -252,19 +259,16 @@ impl Requests {
             }
         }
         self.done.push(match commands.is_empty() {
-            true => Done::Client { pending, work, redis_time },
-            false => {
-                let waits = Some(Waits { pending, work, numbers, redis_time });
-                Done::Spool(Write { commands, events, waits })
-            }
+            true => Done::Client { pending: waits.pending, work: waits.work, redis_time: waits.redis_time },
+            false => Done::Spool(Write { commands, events, waits: Some(waits) }),
         });
     }
 
-    /// A client's event was written to the spool, or was not for this reason.
-    pub fn spooled(&mut self, waits: Waits, failure: Option<&str>) {
-        let Waits { pending, mut work, numbers, redis_time } = waits;
+    /// A client's event was written to the spool, or was not.
+    pub fn spooled(&mut self, waits: Waits, written: Written) {
+        let Waits { pending, mut work, numbers, redis_time, .. } = waits;
         for number in numbers {
-            work.spooled(number, failure);
+            work.spooled(number, written);
         }
         self.done.push(Done::Client { pending, work, redis_time });
     }

@@ -23,6 +23,8 @@ const SURVEY: Msec = 50;
 const NOTES: usize = 10;
 /// How often `sync=1s` brings to the disk what was written, in milliseconds.
 const SYNC: Msec = 1000;
+/// How often deadlines are looked at, in milliseconds: as many writes wait as requests may, in no order of theirs.
+const LOOK: Msec = 20;
 
 pub struct Spooler {
     pool: Weak<Pool>,
@@ -32,7 +34,9 @@ pub struct Spooler {
     is_busy: bool,
     /// What is to be written, in order.
     writes: VecDeque<Write>,
-    /// Of those, and of what is being written.
+    /// What a thread is writing; it has the commands.
+    writing: Vec<Write>,
+    /// Of both.
     bytes: usize,
     events: usize,
     /// What has been read and is done with.
@@ -45,7 +49,7 @@ pub struct Spooler {
     /// When what was written is to be brought to the disk.
     sync_at: Option<Msec>,
     adopt_at: Msec,
-    /// Nothing is tried before, after a failure.
+    /// Nothing is tried before, after a failure, of which clients are told at once.
     retry_at: Msec,
     /// Why nothing can be written, if so: logged when it changes.
     failing: String,
@@ -54,6 +58,8 @@ pub struct Spooler {
     trouble: Quiet,
     counters: Redis,
     gauges: Gauges,
+    /// No client's deadline passes before.
+    deadline: Option<Msec>,
 }
 
 /// Commands that go to the files, and who waits for that.
@@ -70,10 +76,22 @@ pub struct Waits {
     /// For each command, the number of its event.
     pub numbers: Vec<u32>,
     pub redis_time: Msec,
+    /// When the client is answered, whatever is known by then.
+    pub deadline: Msec,
 }
 
-/// Is given each client whose event was written, or was not for this reason.
-pub type Answer<'a> = dyn FnMut(Waits, Option<&str>) + 'a;
+/// What became of a client's event.
+#[derive(Clone, Copy)]
+pub enum Written<'a> {
+    Yes,
+    /// For this reason.
+    No(&'a str),
+    /// It may yet be written: its deadline has passed while a thread was at it.
+    Unknown,
+}
+
+/// Is given each client, and what became of its event.
+pub type Answer<'a> = dyn FnMut(Waits, Written) + 'a;
 
 /// What a thread is to do.
 struct Job {
@@ -114,6 +132,7 @@ impl Spooler {
             disk: Arc::new(Mutex::new(Disk::new(limits))),
             is_busy: false,
             writes: VecDeque::new(),
+            writing: Vec::new(),
             bytes: 0,
             events: 0,
             done: Vec::new(),
@@ -129,14 +148,38 @@ impl Spooler {
             trouble: Quiet::default(),
             counters,
             gauges,
+            deadline: None,
         }
     }
 
-    /// Takes what is to be written behind all that is there.
-    pub fn push(&mut self, write: Write) {
+    /// Takes what is to be written behind all that is there; not what a client waits for, right after a failure.
+    pub fn push(&mut self, mut write: Write, now: Msec, answer: &mut Answer) {
+        if now < self.retry_at
+            && let Some(waits) = write.waits.take()
+        {
+            self.counters.spool_failed(u64::from(write.events));
+            return answer(waits, Written::No(&self.failing));
+        }
         self.bytes += write.commands.len();
         self.events += write.events as usize;
+        self.deadline = [self.deadline, write.deadline()].into_iter().flatten().min();
         self.writes.push_back(write);
+    }
+
+    /// Answers the clients whose deadline has passed. What a thread is writing may yet be in the spool; what none has begun
+    /// with will not be.
+    pub fn expire(&mut self, now: Msec, answer: &mut Answer) {
+        if self.deadline.is_none_or(|at| now < at) {
+            return;
+        }
+        for write in &mut self.writing {
+            if let Some(waits) = write.waits.take_if(|waits| waits.deadline <= now) {
+                answer(waits, Written::Unknown);
+            }
+        }
+        self.refuse("it could not be written in time", |waits| waits.deadline <= now, answer);
+        let next = self.writing.iter().chain(&self.writes).filter_map(Write::deadline).min();
+        self.deadline = next.map(|at| at.max(now + LOOK));
     }
 
     /// A record that was read is done with.
@@ -156,7 +199,7 @@ impl Spooler {
 
     /// Whether new events have to go behind others.
     pub fn is_active(&self) -> bool {
-        !self.is_empty || !self.writes.is_empty() || self.events > 0
+        !self.is_empty || self.events > 0
     }
 
     /// Of what is not written yet, in bytes.
@@ -174,13 +217,13 @@ impl Spooler {
         now >= self.retry_at
     }
 
-    /// When there is something to do next, if nothing happens before; None while a thread is at work.
+    /// When there is something to do next, if nothing happens before.
     pub fn due_at(&self) -> Option<Msec> {
         if self.is_busy {
-            return None;
+            return self.deadline;
         }
         let writes = (!self.writes.is_empty()).then_some(self.retry_at);
-        [writes, self.sync_at, Some(self.adopt_at)].into_iter().flatten().min()
+        [writes, self.sync_at, Some(self.adopt_at), self.deadline].into_iter().flatten().min()
     }
 
     /// Whether a worker on its way out has to stay.
@@ -205,9 +248,11 @@ impl Spooler {
             return;
         }
         // As many as make one write, and at most what a thread has to have in memory anyway.
-        let count = if writes { self.writes.len() } else { 0 };
+        if writes {
+            self.writing.extend(self.writes.drain(..));
+        }
         let job = Job {
-            append: self.writes.iter_mut().take(count).map(|write| std::mem::take(&mut write.commands)).collect(),
+            append: self.writing.iter_mut().map(|write| std::mem::take(&mut write.commands)).collect(),
             done: std::mem::take(&mut self.done),
             rejected: std::mem::take(&mut self.rejected),
             unix_ms: ngx::unix_ms(),
@@ -219,7 +264,7 @@ impl Spooler {
         if sync {
             self.sync_at = None;
         }
-        if count > 0 && spool.sync == Sync::Second {
+        if writes && spool.sync == Sync::Second {
             self.sync_at.get_or_insert(now + SYNC);
         }
         let shared = Arc::new(Mutex::new(job));
@@ -293,7 +338,7 @@ impl Spooler {
         self.settle(append, outcome.appended.err().map(|error| error.to_string()), now, answer);
     }
 
-    /// The first of what is to be written is written, or was not for this reason.
+    /// What a thread had to write is written, or was not for this reason.
     fn settle(&mut self, append: Vec<Commands>, failure: Option<String>, now: Msec, answer: &mut Answer) {
         let name = &self.settings.name;
         match &failure {
@@ -303,7 +348,7 @@ impl Spooler {
                     self.failing.clone_from(failure);
                 }
                 self.retry_at = now + SYNC;
-                let events = self.writes.iter().take(append.len()).filter(|write| write.waits.is_some());
+                let events = self.writing.iter().filter(|write| write.waits.is_some());
                 self.counters.spool_failed(events.map(|write| u64::from(write.events)).sum());
             }
             None if append.is_empty() => {}
@@ -315,7 +360,7 @@ impl Spooler {
             }
         }
         let mut promised = VecDeque::new();
-        for (mut write, commands) in self.writes.drain(..append.len()).zip(append) {
+        for (mut write, commands) in self.writing.drain(..).zip(append) {
             match write.waits {
                 // Promised: it is tried again.
                 None if failure.is_some() => {
@@ -324,13 +369,28 @@ impl Spooler {
                     continue;
                 }
                 None => {}
-                Some(waits) => answer(waits, failure.as_deref()),
+                Some(waits) => answer(waits, failure.as_deref().map_or(Written::Yes, Written::No)),
             }
             self.bytes -= commands.len();
             self.events -= write.events as usize;
         }
         promised.append(&mut self.writes);
         self.writes = promised;
+        if let Some(failure) = failure {
+            self.refuse(&failure, |_| true, answer);
+        }
+    }
+
+    /// Answers clients whose events no thread has begun to write, and will not.
+    fn refuse(&mut self, reason: &str, which: impl Fn(&Waits) -> bool, answer: &mut Answer) {
+        self.writes.retain_mut(|write| {
+            let Some(waits) = write.waits.take_if(|waits| which(waits)) else { return true };
+            self.counters.spool_failed(u64::from(write.events));
+            answer(waits, Written::No(reason));
+            self.bytes -= write.commands.len();
+            self.events -= write.events as usize;
+            false
+        });
     }
 
     /// Of a record that is not done with, so many commands are.
@@ -348,6 +408,7 @@ impl Spooler {
         }
         let (mut lost, mut why) = (0, String::new());
         let mut writes = Vec::new();
+        self.writing.drain(..).filter_map(|write| write.waits).for_each(|waits| waits.pending.abandon());
         for Write { commands, events, waits } in self.writes.drain(..) {
             match waits {
                 None => writes.push((commands, events)),
@@ -372,6 +433,12 @@ impl Spooler {
         }
         disk.close();
         (lost, why)
+    }
+}
+
+impl Write {
+    fn deadline(&self) -> Option<Msec> {
+        self.waits.as_ref().map(|waits| waits.deadline)
     }
 }
 
@@ -416,7 +483,7 @@ impl Pool {
         self.with(|_, state, now| {
             let State { spooler, hold, requests, .. } = state;
             let Some(spooler) = spooler else { return };
-            spooler.finish(append, outcome, hold, now, &mut |waits, failure| requests.spooled(waits, failure));
+            spooler.finish(append, outcome, hold, now, &mut |waits, written| requests.spooled(waits, written));
         });
     }
 }

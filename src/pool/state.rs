@@ -2,7 +2,7 @@
 
 use super::line::Line;
 use super::requests::{Done, Owner, Requests, Work};
-use super::spooler::{Spooler, Waits, Write};
+use super::spooler::{Spooler, Waits, Write, Written};
 use crate::command::{Commands, repeatable};
 use crate::conf::redis::Settings;
 use crate::hold::{Hold, Record, Terms};
@@ -66,8 +66,16 @@ impl State {
         gauges.set(connections, self.events(), self.len());
     }
 
-    /// Hands a request to the spool, but for what it publishes. The client, if one waits, is answered once it is written.
-    pub fn spool(&mut self, client: Option<(Pending, Work)>, events: u32, commands: &Commands, counts: &[u32]) {
+    /// Hands a request to the spool, but for what it publishes. The client, if one waits, is answered once it is written,
+    /// or at its deadline.
+    pub fn spool(
+        &mut self,
+        client: Option<(Pending, Work, Msec)>,
+        events: u32,
+        commands: &Commands,
+        counts: &[u32],
+        now: Msec,
+    ) {
         let Some(spooler) = &mut self.spooler else { return };
         let (mut kept, mut numbers) = (Commands::new(), Vec::new());
         for ((command, replies), number) in commands.entries().zip(numbers_of(counts)) {
@@ -76,17 +84,20 @@ impl State {
                 numbers.push(number);
             }
         }
-        let waits = client.map(|(pending, mut work)| {
+        let waits = client.map(|(pending, mut work, deadline)| {
             // An event that only publishes cannot be kept.
             let lost = |number: &u32| numbers.binary_search(number).is_err();
             let all = numbers_of(counts).take(commands.count());
-            all.filter(lost).for_each(|number| work.spooled(number, Some("what it publishes is not kept")));
-            Waits { pending, work, numbers, redis_time: 0 }
+            all.filter(lost).for_each(|number| work.spooled(number, Written::No("what it publishes is not kept")));
+            Waits { pending, work, numbers, redis_time: 0, deadline }
         });
         match waits {
-            Some(waits) if kept.is_empty() => self.requests.spooled(waits, None),
+            Some(waits) if kept.is_empty() => self.requests.spooled(waits, Written::Yes),
             None if kept.is_empty() => {}
-            waits => spooler.push(Write { commands: kept, events, waits }),
+            waits => {
+                let write = Write { commands: kept, events, waits };
+                spooler.push(write, now, &mut |waits, written| self.requests.spooled(waits, written));
+            }
         }
         self.flush.post();
     }
@@ -96,7 +107,7 @@ impl State {
         let State { spooler: Some(spooler), requests, hold, lines, .. } = self else { return };
         let ready = lines.iter().any(|line| line.connection.ready_since().is_some());
         let room = hold.room().filter(|_| ready && !ngx::exiting());
-        spooler.run(now, room, &mut |waits, failure| requests.spooled(waits, failure));
+        spooler.run(now, room, &mut |waits, written| requests.spooled(waits, written));
     }
 
     /// Appends a request to what a connection is to send.
@@ -157,6 +168,10 @@ impl State {
     /// Answers the requests whose deadline has passed. What has been sent, if only in part, leaves a tombstone that swallows
     /// its reply; what has not is taken back, so that nothing of it will be written.
     pub fn expire(&mut self, now: Msec) {
+        let State { spooler, requests, .. } = self;
+        if let Some(spooler) = spooler {
+            spooler.expire(now, &mut |waits, written| requests.spooled(waits, written));
+        }
         let mut due = self.requests.due(now);
         if due.is_empty() {
             return;
@@ -202,11 +217,11 @@ impl State {
             match (done, &mut self.spooler) {
                 (Done::Spool(write), Some(spooler)) => {
                     self.hold.refused(now, ngx::random());
-                    spooler.push(write);
+                    spooler.push(write, now, &mut |waits, written| self.requests.spooled(waits, written));
                 }
                 (Done::Queue(Record { commands, events, spool: true, .. }), Some(spooler)) => {
                     self.hold.refused(now, ngx::random());
-                    spooler.push(Write { commands, events, waits: None });
+                    spooler.push(Write { commands, events, waits: None }, now, &mut |_, _| {});
                 }
                 (Done::Queue(record), _) => self.hold.push_refused(record, now, ngx::random()),
                 (Done::Hold(kept), spooler) => {

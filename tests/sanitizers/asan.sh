@@ -25,7 +25,8 @@ mkdir -p "$reports"
 export METEORIT_TEST_NGINX=$nginx/objs/nginx
 export METEORIT_TEST_MODULE=$target/asan/$host/debug/libngx_http_meteorit_module.so
 export METEORIT_ASAN_LOG=$reports/report
-export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:detect_odr_violation=0
+# A test preloads a library of its own, which comes before the runtime then.
+export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:detect_odr_violation=0:verify_asan_link_order=0
 export UBSAN_OPTIONS=print_stacktrace=1
 export LSAN_OPTIONS=suppressions=$root/tests/sanitizers/lsan.supp:print_suppressions=0
 # make_run builds for itself.
