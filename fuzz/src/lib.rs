@@ -13,11 +13,12 @@ pub mod fields;
 pub mod form;
 pub mod inflate;
 pub mod reply;
+pub mod spool;
 
 /// A target: its name, which is that of its folder in `corpus/`, and its check.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("batch", batch::check),
     ("enrich", enrich::check),
     ("event", event::check),
@@ -25,4 +26,5 @@ pub const TARGETS: [Target; 7] = [
     ("form", form::check),
     ("inflate", inflate::check),
     ("reply", reply::check),
+    ("spool", spool::check),
 ];
