@@ -10,10 +10,10 @@ RUST_BINARIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # What rustup installed goes before the distribution's, and need not be in the PATH.
 export PATH := $(RUST_BINARIES):$(PATH)
 
-.PHONY: help build run test fuzz ledger soak asan valgrind install fmt-check lint clean
+.PHONY: help build run test fuzz ledger soak asan valgrind deb package-test install install-package fmt-check lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 	@echo
 	@echo 'Variables: VENDORED=1, NGINX_SOURCE_DIR=DIR, CARGO_BUILD_JOBS=N, INSTALL=no; for run: PORT=8080, REDIS_URL=URL; for fuzz: SECONDS=60, TARGET=NAME;' \
 		'for ledger: SECONDS=600, SEED=1; for soak: SECONDS=1200'
@@ -55,6 +55,18 @@ asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer, no fin
 
 valgrind: ## some tests under valgrind, no finding; needs the package valgrind
 	FEATURES='$(CARGO_FEATURES)' tests/sanitizers/valgrind.sh
+
+deb: install-package ## the Debian package for this machine's nginx, looked at by lintian, in target/deb
+	packaging/deb/build.sh
+
+package-test: deb ## the Debian package on a minimal system of its own: installed, used, upgraded, purged; as root
+	packaging/deb/test.sh
+
+install-package: # what is missing to make packages
+ifneq ($(INSTALL),no)
+	@TESTS=no packaging/env/install-build.sh
+	@packaging/env/install-package.sh
+endif
 
 install: ## what is missing to build, run and test, from the distribution's packages
 ifneq ($(INSTALL),no)

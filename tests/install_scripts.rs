@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 const RUN: &str = "install-run.sh";
 const BUILD: &str = "install-build.sh";
+const PACKAGE: &str = "install-package.sh";
 
 #[test]
 fn debian_gets_its_packages_after_one_update() {
@@ -52,6 +53,16 @@ fn a_browser_comes_with_the_tests_where_there_is_one() {
         assert!(!packages(&lines(&output)).iter().any(|package| package.starts_with("chrom")), "{output:?}");
         assert!(text(&output.stderr).contains("tests/browsers.rs"), "{output:?}");
     }
+}
+
+#[test]
+fn what_makes_packages_is_installed_where_they_can_be_made() {
+    let debian = packages(&Machine::new("package-debian", "ID=debian\n").plan(PACKAGE));
+    for package in ["debhelper", "lintian", "rpm", "rpmlint", "mmdebstrap"] {
+        assert!(debian.iter().any(|name| name == package), "{package} is not in {debian:?}");
+    }
+    let fedora = packages(&Machine::new("package-fedora", "ID=fedora\n").plan(PACKAGE));
+    assert_eq!(fedora, ["rpm-build", "rpmlint", "cpio"]);
 }
 
 #[test]
