@@ -181,10 +181,6 @@ http {
 END
 }
 
-run_nginx() {
-    "$nginx" -p "$directory/" -c "$directory/nginx.conf" -e logs/error.log -g "$globals" "$@"
-}
-
 # A number from 20000 to 52767.
 random_port() {
     echo $((20000 + $(od -An -N 2 -t u2 /dev/urandom) % 32768))
@@ -193,7 +189,7 @@ random_port() {
 # Why nginx does not take the configuration that this script has made.
 check_module() {
     configure "$(random_port)"
-    output=$(run_nginx -t 2>&1) && return
+    output=$("$nginx" -t -p "$directory/" -c "$directory/nginx.conf" -e logs/error.log -g "$globals" 2>&1) && return
     reason=$(printf '%s\n' "$output" | last_error)
     case $reason in
     *Redis* | *'no address'* | *'host not found'*) give_up "redis: $reason" ;;
@@ -212,7 +208,8 @@ start_nginx() {
         port=$(random_port)
         configure "$port"
         : >"$directory/logs/error.log"
-        run_nginx >"$directory/logs/output" 2>&1 </dev/null &
+        # No function: $! is to be nginx itself, not a shell around it.
+        "$nginx" -p "$directory/" -c "$directory/nginx.conf" -e logs/error.log -g "$globals" >"$directory/logs/output" 2>&1 </dev/null &
         nginx_pid=$!
         within 10 has_started || :
         if is_running "$nginx_pid" && [ -s "$directory/nginx.pid" ]; then

@@ -62,6 +62,13 @@ impl Run {
         assert_eq!(ended.code(), Some(status), "{text}{}", String::from_utf8_lossy(&stderr));
         assert_eq!(String::from_utf8_lossy(&stderr), "");
         assert_eq!(names(self.directory.path()), before, "something is left");
+        // A process of it has the directory among its arguments.
+        let directory = self.directory.path().display().to_string();
+        let processes =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+        let left =
+            processes.map(|line| String::from_utf8_lossy(&line).into_owned()).find(|line| line.contains(&directory));
+        assert_eq!(left, None, "a process is left");
         text.lines().map(str::to_owned).collect()
     }
 
