@@ -34,7 +34,7 @@ test: install ## everything that should be green: installs what is missing, unit
 	cargo test --locked --no-default-features --features schema --lib
 	cargo test --locked --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) --test corpus
 	cargo build $(SPOOL_TOOL)
-	cargo build --locked $(CARGO_FEATURES)
+	cargo build --locked --lib --examples $(CARGO_FEATURES)
 	cargo test --locked --tests --no-fail-fast $(CARGO_FEATURES)
 
 fuzz: ## looks for inputs that break what must hold for any, SECONDS for each target; needs a C++ compiler

@@ -28,12 +28,15 @@ fn debian_gets_its_packages_after_one_update() {
 }
 
 #[test]
-fn a_browser_comes_with_the_tests_where_there_is_one() {
+fn a_browser_and_redis_py_come_with_the_tests_where_there_are_such() {
     let debian = Machine::new("browser-debian", "ID=debian\n");
     debian.stand_in("apt-cache", "printf \"$2:\\n  Candidate: 1.0\\n\"");
     let fedora = Machine::new("browser-fedora", "ID=fedora\n");
-    fedora.stand_in("dnf", "case $* in *' chromium' | *' chromedriver') echo found;; esac");
-    for (machine, names) in [(&debian, ["chromium", "chromium-driver"]), (&fedora, ["chromium", "chromedriver"])] {
+    fedora.stand_in("dnf", "case $* in *' chromium' | *' chromedriver' | *' python3-redis') echo found;; esac");
+    for (machine, names) in [
+        (&debian, ["chromium", "chromium-driver", "python3-redis"]),
+        (&fedora, ["chromium", "chromedriver", "python3-redis"]),
+    ] {
         let with_tests = packages(&machine.plan(BUILD));
         let output = machine.command(BUILD, &["--dry-run"]).env("TESTS", "no").output().unwrap();
         let without = packages(&lines(&output));
@@ -52,6 +55,7 @@ fn a_browser_comes_with_the_tests_where_there_is_one() {
         assert!(output.status.success(), "{output:?}");
         assert!(!packages(&lines(&output)).iter().any(|package| package.starts_with("chrom")), "{output:?}");
         assert!(text(&output.stderr).contains("tests/browsers.rs"), "{output:?}");
+        assert!(text(&output.stderr).contains("tests/consumers.rs"), "{output:?}");
     }
 }
 

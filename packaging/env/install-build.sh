@@ -1,12 +1,12 @@
 #!/bin/sh
 # Installs what is needed to build and test Meteorit: a C compiler, make, libclang, the development files of nginx and of the libraries
-# nginx is built with, a browser, and Rust where it is missing. See --help.
+# nginx is built with, a browser and redis-py, and Rust where it is missing. See --help.
 set -eu
 
 program=install-build.sh
 root=$(cd "$(dirname "$0")/../.." && pwd)
 rust_needed=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' "$root/Cargo.toml")
-needs="a C compiler, make, libclang, the development files of nginx, PCRE2, zlib and OpenSSL, curl, python3, Chromium with its chromedriver for the tests, and Rust $rust_needed or newer"
+needs="a C compiler, make, libclang, the development files of nginx, PCRE2, zlib and OpenSSL, curl, python3, Chromium with its chromedriver and redis-py for the tests, and Rust $rust_needed or newer"
 official_rustup="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
 # shellcheck source=packaging/env/packages.sh
 . "$(dirname "$0")/packages.sh"
@@ -25,7 +25,7 @@ unless that user is root, and gets Rust for that user, from the distribution's r
 Environment:
   VENDORED=1             build for the nginx source that comes with the crates: no development files of nginx
   NGINX_SOURCE_DIR=DIR   build for this source: likewise
-  TESTS=no               build only: no browser
+  TESTS=no               build only: no browser, no redis-py
 END
 }
 
@@ -50,13 +50,15 @@ find_rust() {
     fi
 }
 
-# want_browser NAME...: what only tests/browsers.rs needs, and some distributions do not have. Ubuntu has Chromium as a snap, which cannot
-# see the files of the tests; RHEL and its rebuilds have it in EPEL, which is for its owner to enable.
-want_browser() {
+# want_for_test FILE NAME...: what only tests/FILE needs, and some distributions do not have. Ubuntu has Chromium as a snap, which cannot
+# see the files of the tests; RHEL and its rebuilds have it, and redis-py, in EPEL, which is for its owner to enable.
+want_for_test() {
+    file=$1
+    shift
     for name in "$@"; do
         is_installed "$name" || is_offered "$name" || refresh
         if ! is_installed "$name" && ! is_offered "$name"; then
-            say "no package $name here (on RHEL and its rebuilds EPEL has it): the tests with a browser, tests/browsers.rs, will fail" >&2
+            say "no package $name here (on RHEL and its rebuilds EPEL has it): the tests that need it, tests/$file, will fail" >&2
             return
         fi
     done
@@ -130,7 +132,8 @@ fi
 
 if [ "${TESTS:-}" != no ]; then
     # shellcheck disable=SC2086 # a list of words
-    want_browser $browser
+    want_for_test browsers.rs $browser
+    want_for_test consumers.rs python3-redis
 fi
 
 if [ -z "$missing" ] && [ $rust = nothing ]; then

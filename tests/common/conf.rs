@@ -4,6 +4,7 @@
 use super::installed::{binary, module, version};
 use super::nginx::Nginx;
 use super::port::Port;
+use super::redis::Redis;
 use super::system;
 use std::fs;
 use std::path::PathBuf;
@@ -55,6 +56,16 @@ impl Default for NginxBuilder {
 }
 
 impl NginxBuilder {
+    /// An example in nginx-conf as it stands, with the test's port and Redis.
+    #[track_caller]
+    pub fn example(name: &str, redis: &Redis) -> Self {
+        let text = fs::read_to_string(format!("{}/nginx-conf/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name);
+        assert!(text.contains("listen 8080;") && text.contains("redis://127.0.0.1:6379"), "{name}");
+        let text =
+            text.replace("listen 8080;", "listen 127.0.0.1:%PORT%;").replace("redis://127.0.0.1:6379", &redis.url());
+        NginxBuilder::default().http(&text)
+    }
+
     /// Locations (what stands in a `server`), or, when it has a `server {` of its own, what stands in `http`.
     pub fn text(self, text: &str) -> Self {
         if has_server_block(text) { self.http(text) } else { self.server(text) }

@@ -33,12 +33,12 @@ pub use load::{Load, Sent, Until, load};
 pub use message::{Request, Response};
 pub use nginx::Nginx;
 pub use port::Port;
-pub use process::{cpu_time, is_running, open_fds, rss_kb, title};
+pub use process::{cpu_time, is_running, open_fds, rss_kb, spawn, title};
 pub use proxy::{Loses, Proxy};
 pub use random::Random;
 pub use redis::{Redis, RedisBuilder};
 pub use spool::{spool_tool, spooled};
-pub use system::set_backlog;
+pub use system::{kill, set_backlog};
 
 use std::time::{Duration, Instant};
 

@@ -17,6 +17,8 @@ RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address -Zexternal-clangrt -Cforce-fram
     NGINX_SOURCE_DIR=$nginx NGINX_BUILD_DIR=$nginx/objs CARGO_TARGET_DIR=$target/asan \
     cargo build --locked --lib --target "$host"
 # shellcheck disable=SC2086
+cargo build --locked --examples $features
+# shellcheck disable=SC2086
 cargo test --locked --tests --no-run $features
 
 reports=$target/asan-reports
