@@ -316,7 +316,9 @@ impl Connection {
                 continue;
             }
             let verdict = reply.verdict();
-            self.window.acknowledge(|command| settle(command, verdict, reply.text()));
+            // What does not belong here is not told on.
+            let text = if verdict == Verdict::Unknown { &[] } else { reply.text() };
+            self.window.acknowledge(|command| settle(command, verdict, text));
             self.trip.reply(in_flight - self.window.in_flight(), self.counters);
             if verdict == Verdict::Unknown {
                 // +QUEUED: the connection is in a state that nobody asked for.
