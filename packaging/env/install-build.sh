@@ -132,7 +132,7 @@ fi
 
 if [ "${TESTS:-}" != no ]; then
     # shellcheck disable=SC2086 # a list of words
-    want_for_test browsers.rs $browser
+    want_for_test "browsers.rs and tests/status_page.rs" $browser
     want_for_test consumers.rs python3-redis
 fi
 

@@ -62,8 +62,11 @@ impl Browser {
             ]
             .map(|arg| format!("--{arg}")),
         );
-        let options = json!({ "binary": chromium, "args": args });
-        let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}});
+        let wanted = json!({"capabilities": {"alwaysMatch": {
+            "browserName": "chrome",
+            "goog:chromeOptions": { "binary": chromium, "args": args },
+            "goog:loggingPrefs": { "browser": "WARNING" },
+        }}});
         let made = browser.command("POST", "", &wanted);
         browser.session = format!("/{}", made["sessionId"].as_str().expect("a session"));
         browser
@@ -80,6 +83,44 @@ impl Browser {
     pub fn run(&self, body: &str) -> Value {
         let script = format!("return (async () => {{ {body} }})()");
         self.command("POST", "/execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// What the console of the page says since the last look: errors, and what a Content-Security-Policy forbade.
+    #[track_caller]
+    pub fn complaints(&self) -> Vec<String> {
+        let log = self.command("POST", "/se/log", &json!({"type": "browser"}));
+        log.as_array().expect("a log").iter().map(|entry| entry["message"].to_string()).collect()
+    }
+
+    /// Presses a key and lets go of it: a character, or one of WebDriver's for a key without one (U+E004 is Tab).
+    #[track_caller]
+    pub fn press(&self, key: char) {
+        let keys = ["keyDown", "keyUp"].map(|action| json!({"type": action, "value": key}));
+        self.command("POST", "/actions", &json!({"actions": [{"type": "key", "id": "keyboard", "actions": keys}]}));
+    }
+
+    /// Shows pages as on a screen so wide and high, in pixels, of somebody who likes it light or dark.
+    #[track_caller]
+    pub fn set_screen(&self, width: u32, height: u32, scheme: &str) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.devtools("Emulation.setDeviceMetricsOverride", &size);
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.devtools("Emulation.setEmulatedMedia", &features);
+    }
+
+    /// Leaves a picture of the whole page in target/tmp.
+    #[track_caller]
+    pub fn photograph(&self, name: &str) {
+        let options = json!({"format": "png", "captureBeyondViewport": true});
+        let picture = self.devtools("Page.captureScreenshot", &options);
+        let picture = decode_base64(picture["data"].as_str().expect("a picture"));
+        std::fs::write(format!("{}/{name}.png", env!("CARGO_TARGET_TMPDIR")), picture).expect("a file in target/tmp");
+    }
+
+    /// A command of the Chrome DevTools Protocol.
+    #[track_caller]
+    fn devtools(&self, name: &str, options: &Value) -> Value {
+        self.command("POST", "/goog/cdp/execute", &json!({"cmd": name, "params": options}))
     }
 
     #[track_caller]
@@ -108,6 +149,17 @@ impl Drop for Browser {
             let _ = self.driver.wait();
         }
     }
+}
+
+/// RFC 4648, section 4.
+fn decode_base64(text: &str) -> Vec<u8> {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits: Vec<usize> = text.bytes().filter_map(|byte| ALPHABET.iter().position(|digit| *digit == byte)).collect();
+    let bytes = |digits: &[usize]| {
+        let word = (0..4).fold(0, |word, at| word << 6 | digits.get(at).copied().unwrap_or(0));
+        (0..digits.len() - 1).map(move |at| (word >> (16 - 8 * at)) as u8)
+    };
+    digits.chunks(4).flat_map(bytes).collect()
 }
 
 /// The first of these programs that is in the PATH.
