@@ -3,21 +3,11 @@
 mod common;
 
 use common::*;
-use std::fs;
-
-/// An example as it stands, with the test's port and Redis.
-fn example(name: &str, redis: &Redis) -> Nginx {
-    let text = fs::read_to_string(format!("{}/nginx-conf/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name);
-    assert!(text.contains("listen 8080;") && text.contains("redis://127.0.0.1:6379"), "{name}");
-    let text = text.replace("listen 8080;", "listen 127.0.0.1:%PORT%;").replace("redis://127.0.0.1:6379", &redis.url());
-    let text = text.replace("/var/log/nginx/", "%DIR%/logs/");
-    Nginx::builder().http(&text).start()
-}
 
 #[test]
 fn page_views_are_counted_by_visit_visitor_page_and_session() {
     let redis = Redis::start();
-    let nginx = example("page-views.conf", &redis);
+    let nginx = NginxBuilder::example("page-views.conf", &redis).start();
     let mut http = Http::connect(nginx.port());
     for (page, visitor) in [("/a", "ann"), ("/a", "bob"), ("/b", "ann"), ("/a", "ann")] {
         let event = format!(r#"{{"page":"{page}","visitor":"{visitor}"}}"#);
@@ -43,7 +33,7 @@ fn page_views_are_counted_by_visit_visitor_page_and_session() {
 #[test]
 fn tenants_have_streams_of_their_own_and_cannot_pretend() {
     let redis = Redis::start();
-    let nginx = example("tenants.conf", &redis);
+    let nginx = NginxBuilder::example("tenants.conf", &redis).start();
     let mut http = Http::connect(nginx.port());
     let mut send = |key: &str, event: &str| http.call(&Request::post("/events", event).header("X-Api-Key", key)).status;
     assert_eq!(send("demo-key", r#"{"id":"7","tenant":"other"}"#), 204);
@@ -59,7 +49,7 @@ fn tenants_have_streams_of_their_own_and_cannot_pretend() {
 #[test]
 fn the_batch_api_says_what_became_of_each_event() {
     let redis = Redis::start();
-    let nginx = example("batch-api.conf", &redis);
+    let nginx = NginxBuilder::example("batch-api.conf", &redis).start();
     let mut http = Http::connect(nginx.port());
     let lines = "{\"id\":\"a\"}\n[1]\n{\"id\":\"b\"}\n";
     let request = Request::new("POST", "/bulk").header("Content-Type", "application/x-ndjson").body(lines);
@@ -78,7 +68,7 @@ fn the_batch_api_says_what_became_of_each_event() {
 #[test]
 fn an_observed_intake_logs_a_json_line_for_each_request_and_tells_of_itself() {
     let redis = Redis::start();
-    let nginx = example("observed.conf", &redis);
+    let nginx = NginxBuilder::example("observed.conf", &redis).start();
     let mut http = Http::connect(nginx.port());
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let event = r#"{"page":"/\"home\""}"#;
@@ -98,4 +88,31 @@ fn an_observed_intake_logs_a_json_line_for_each_request_and_tells_of_itself() {
     let status = http.get("/status").json();
     assert_eq!(status["locations"][0]["requests"]["stored"], 1);
     assert_eq!(http.get("/ready").status, 200);
+}
+
+#[test]
+fn metrics_are_answered_while_redis_is_away_and_written_when_it_is_back() {
+    let redis = Redis::start();
+    let nginx = NginxBuilder::example("metrics.conf", &redis).allow_log("connection lost").start();
+    redis.stop();
+    let mut http = Http::connect(nginx.port());
+    let mut send = |event: &str| http.post("/metrics", event).status;
+    for (host, value) in [("web-1", "12.5"), ("web-2", "40"), ("web-1", "7")] {
+        let event = format!(r#"{{"name":"render","unit":"ms","value":{value},"host":"{host}"}}"#);
+        assert_eq!(send(&event), 202);
+    }
+    assert_eq!(send(r#"{"name":"made-up","value":1,"host":"web-1"}"#), 204, "nothing to be written");
+    assert_eq!(send("{\"name\":\"job_mail\",\"value\":1,\"host\":\"web-3\"}"), 202);
+    assert_eq!(send("{"), 400);
+    redis.restart();
+    let keys = |prefix: &str| redis.try_ask::<Vec<String>>(&["KEYS", &format!("{prefix}:*")]).unwrap_or_default();
+    eventually(std::time::Duration::from_secs(30), || keys("max:job_mail").len() == 1);
+    assert_eq!(keys("max").len(), 2, "keys of a client's making");
+    let slowest: Vec<String> = redis.ask(&["ZREVRANGE", &keys("max:render")[0], "0", "-1", "WITHSCORES"]);
+    assert_eq!(slowest, ["web-2", "40", "web-1", "12.5"]);
+    assert_eq!(redis.ask::<i64>(&["PFCOUNT", &keys("hosts")[0]]), 3);
+    assert_eq!(redis.hash(&keys("count")[0])["render"], "3");
+    for key in ["max", "hosts", "count"].into_iter().flat_map(keys) {
+        eventually(std::time::Duration::from_secs(30), || redis.ask::<i64>(&["TTL", &key]) > 86_400);
+    }
 }

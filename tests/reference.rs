@@ -57,12 +57,13 @@ fn the_other_configurations_pass_nginx_t() {
     let blocks: Vec<String> = pages().iter().flat_map(|(_, text)| configurations(text)).collect();
     assert!(blocks.len() > 10, "{}", blocks.len());
     for block in blocks {
-        let block = block.replace("/var/spool/meteorit", "spool");
-        let nginx = match block.split_whitespace().next() {
-            // The one above.
-            Some("load_module") => continue,
-            Some("meteorit_redis") => Nginx::builder().http(&block),
-            _ => Nginx::builder().text(&block),
+        let block = block.replace("/var/spool/meteorit", "spool").replace("/etc/nginx/", "");
+        let builder = Nginx::builder().file("event.json", "{}").file("meteorit.password", "secret");
+        // What begins with a location stands in a server, anything else in http; the whole nginx.conf is the one above.
+        let nginx = match block.trim_start() {
+            text if text.starts_with("load_module") => continue,
+            text if text.starts_with("location") => builder.text(&block),
+            _ => builder.http(&block),
         };
         nginx.test().assert_ok();
     }

@@ -63,7 +63,7 @@ impl NginxBuilder {
         assert!(text.contains("listen 8080;") && text.contains("redis://127.0.0.1:6379"), "{name}");
         let text =
             text.replace("listen 8080;", "listen 127.0.0.1:%PORT%;").replace("redis://127.0.0.1:6379", &redis.url());
-        NginxBuilder::default().http(&text)
+        NginxBuilder::default().http(&text.replace("/var/log/nginx/", "%DIR%/logs/"))
     }
 
     /// Locations (what stands in a `server`), or, when it has a `server {` of its own, what stands in `http`.
