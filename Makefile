@@ -10,7 +10,7 @@ RUST_BINARIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # What rustup installed goes before the distribution's, and need not be in the PATH.
 export PATH := $(RUST_BINARIES):$(PATH)
 
-.PHONY: help build run test fuzz ledger soak asan valgrind deb package-test install install-package fmt-check lint clean
+.PHONY: help build run test fuzz ledger soak asan valgrind deb rpm package-test install install-package fmt-check lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -58,6 +58,10 @@ valgrind: ## some tests under valgrind, no finding; needs the package valgrind
 
 deb: install-package ## the Debian package for this machine's nginx, looked at by lintian, in target/deb
 	packaging/deb/build.sh
+
+rpm: install-package ## the RPM package, looked at by rpmlint, in target/rpm, and tried out; for the vendored nginx where there is no nginx-mod-devel
+	packaging/rpm/build.sh
+	packaging/rpm/test.sh
 
 package-test: deb ## the Debian package on a minimal system of its own: installed, used, upgraded, purged; as root
 	packaging/deb/test.sh
