@@ -10,16 +10,21 @@ RUST_BINARIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # What rustup installed goes before the distribution's, and need not be in the PATH.
 export PATH := $(RUST_BINARIES):$(PATH)
 
-.PHONY: help build run test fuzz ledger soak asan valgrind deb rpm package-test install install-package fmt-check lint clean
+.PHONY: help build run test fuzz ledger soak asan valgrind bench bench-instructions deb rpm package-test install install-bench install-package \
+	fmt-check lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 	@echo
 	@echo 'Variables: VENDORED=1, NGINX_SOURCE_DIR=DIR, CARGO_BUILD_JOBS=N, INSTALL=no; for run: PORT=8080, REDIS_URL=URL; for fuzz: SECONDS=60, TARGET=NAME;' \
-		'for ledger: SECONDS=600, SEED=1; for soak: SECONDS=1200'
+		'for ledger: SECONDS=600, SEED=1; for soak: SECONDS=1200;' \
+		'for bench: ROUNDS=5, SECONDS=3, ONLY=WHAT, NAME=NAME'
 
 # meteorit-spool, without nginx: in a profile, and so in a folder, of its own, for the library that it is built from has the module's name.
 SPOOL_TOOL := --profile tool --locked --no-default-features --features spool-tool --bin meteorit-spool
+
+# What measures: a package of its own, in a folder of its own.
+BENCH := --release --locked --manifest-path benches/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/bench
 
 build: ## the module for this machine's nginx, in target/release, and meteorit-spool, in target/tool
 	cargo build $(SPOOL_TOOL)
@@ -56,6 +61,17 @@ asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer, no fin
 valgrind: ## some tests under valgrind, no finding; needs the package valgrind
 	FEATURES='$(CARGO_FEATURES)' tests/sanitizers/valgrind.sh
 
+bench: install-bench ## side by side with the Lua layer and `return 204`, into benches/results; see benches/README.md
+	cargo build --release --locked $(CARGO_FEATURES)
+	cargo build $(BENCH)
+	ROUNDS=$(ROUNDS) SECONDS=$(if $(filter file undefined,$(origin SECONDS)),3,$(SECONDS)) ONLY='$(ONLY)' NAME='$(NAME)' \
+		CARGO_TARGET_DIR=$(abspath $(CARGO_TARGET_DIR)) $(CARGO_TARGET_DIR)/bench/release/meteorit-bench
+
+bench-instructions: install-bench ## counts instructions of the pure steps and of whole requests, into benches/instructions.md
+	cargo build --release --locked $(CARGO_FEATURES)
+	cargo build $(BENCH) --features steps
+	CARGO_TARGET_DIR=$(abspath $(CARGO_TARGET_DIR)) $(CARGO_TARGET_DIR)/bench/release/meteorit-bench instructions
+
 deb: install-package ## the Debian package for this machine's nginx, looked at by lintian, in target/deb
 	packaging/deb/build.sh
 
@@ -78,13 +94,22 @@ ifneq ($(INSTALL),no)
 	@packaging/env/install-build.sh
 endif
 
+install-bench:
+ifneq ($(INSTALL),no)
+	@packaging/env/install-run.sh
+	@TESTS=no packaging/env/install-build.sh
+	@packaging/env/install-bench.sh
+endif
+
 fmt-check: ## formatting
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo fmt --check --manifest-path benches/Cargo.toml
 
 lint: fmt-check ## formatting and clippy, warnings are errors
 	cargo clippy --locked --all-targets $(CARGO_FEATURES) -- -D warnings
 	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) --all-targets -- -D warnings
+	cargo clippy $(BENCH) --all-targets -- -D warnings
 	cargo clippy --locked --no-default-features --features schema,spool-tool --lib --bins --tests -- -D warnings
 
 clean: ## removes target

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 const RUN: &str = "install-run.sh";
 const BUILD: &str = "install-build.sh";
 const PACKAGE: &str = "install-package.sh";
+const BENCH: &str = "install-bench.sh";
 
 #[test]
 fn debian_gets_its_packages_after_one_update() {
@@ -25,6 +26,16 @@ fn debian_gets_its_packages_after_one_update() {
     for package in ["gcc", "make", "libclang-dev", "libpcre2-dev", "zlib1g-dev", "libssl-dev", "curl", "nginx-dev"] {
         assert!(packages.iter().any(|name| name == package), "{package} is not in {packages:?}");
     }
+}
+
+#[test]
+fn what_is_compared_comes_on_debian_only() {
+    let packages = packages(&Machine::new("bench-debian", "ID=debian\n").plan(BENCH));
+    for package in ["wrk", "gnuplot-nox", "valgrind", "libnginx-mod-http-lua", "lua-cjson", "lua-nginx-redis"] {
+        assert!(packages.iter().any(|name| name == package), "{package} is not in {packages:?}");
+    }
+    let output = Machine::new("bench-rhel", "ID=\"rhel\"\n").run(BENCH, &["--dry-run"]);
+    assert!(!output.status.success() && text(&output.stderr).contains("Lua"), "{output:?}");
 }
 
 #[test]
