@@ -24,6 +24,8 @@ pub struct Connection {
     parser: Parser,
     /// Of the oldest command in flight, if that is one.
     transaction: Transaction,
+    /// The socket took no more when something was last sent.
+    blocked: bool,
     /// When Redis last sent something, or the first command after a silence was sent.
     progress: Msec,
     /// What Redis said that makes a new connection the better one: this one sends no more, and ends with its last reply.
@@ -130,6 +132,7 @@ impl Connection {
             inbox: Inbox { bytes: Vec::new(), filled: 0 },
             parser: Parser::new(),
             transaction: Transaction::default(),
+            blocked: false,
             progress: 0,
             leaving: None,
             trip: Trip::default(),
@@ -161,6 +164,7 @@ impl Connection {
         self.transaction = Transaction::default();
         self.leaving = None;
         self.trip.under_way = None;
+        self.blocked = false;
         self.window.rewind();
     }
 
@@ -231,7 +235,9 @@ impl Connection {
                 }
                 Ok(Progress::None)
             }
-            Link::Ready { .. } => self.flush(now).map(|()| Progress::None),
+            Link::Ready { .. } if self.blocked => self.flush(now).map(|()| Progress::None),
+            // epoll tells of it with each event for reading, too; what is unsent has its time at the end of the iteration.
+            Link::Ready { .. } => Ok(Progress::None),
         }
     }
 
@@ -242,6 +248,7 @@ impl Connection {
             return Ok(());
         }
         self.window.share();
+        self.blocked = false;
         while let unsent @ [_, ..] = self.window.unsent() {
             match peer.send(unsent) {
                 Send::Bytes(count) => {
@@ -253,7 +260,10 @@ impl Connection {
                     self.counters.wrote(self.window.in_flight() - before);
                     self.trip.begin(self.window.in_flight(), now);
                 }
-                Send::Again => break,
+                Send::Again => {
+                    self.blocked = true;
+                    break;
+                }
                 Send::Failed(error) => return Err(Lost::Send(error)),
             }
         }
