@@ -31,11 +31,12 @@ pub fn handle(request: Request) -> Handled {
         return selftest::handle(request);
     }
     let limit = location.max_body_size();
+    let origin = origin(&request);
     let problem = if !location.methods().has(request.method()) {
         Problem::MethodNotAllowed { allow: location.methods().list() }
-    } else if !origin(&request).is_some_and(|origin| origin != Origin::Lines || location.batch().is_some()) {
+    } else if !origin.is_some_and(|origin| origin != Origin::Lines || location.batch().is_some()) {
         Problem::UnsupportedMediaType
-    } else if let (true, Err(unknown)) = (origin(&request) != Some(Origin::Query), intake::coding(&request)) {
+    } else if let (true, Err(unknown)) = (origin != Some(Origin::Query), intake::coding(&request)) {
         Problem::Coding(unknown)
     } else if request.content_length().is_some_and(|length| length > limit as u64) {
         intake::too_large(location, limit)
@@ -53,15 +54,17 @@ fn body_read(request: Request) {
         note.found.set(0);
         note.commands.set(Some(0));
     }
-    let sent = match intake::sent(&request, location) {
+    // The handler has let none pass without.
+    let origin = origin(&request).unwrap_or(Origin::Json);
+    let sent = match intake::sent(&request, origin, location) {
         Ok(sent) => sent,
         Err(problem) => return answer(request, &problem),
     };
-    let text = match intake::event_text(&request, location, sent) {
+    let text = match intake::event_text(&request, origin, location, sent) {
         Ok(text) => text,
         Err(problem) => return reject(request, sent, problem),
     };
-    if let Some(form) = batch::form(&request, text) {
+    if let Some(form) = batch::form(&request, origin, text) {
         return batch::begin(request, text, form);
     }
     // Redis may yet refuse it.
@@ -276,6 +279,10 @@ pub fn finish(pending: Pending, problem: Problem, redis_time: Option<Msec>) {
 fn tell(request: &Request, problem: &Problem) -> Answer {
     let fate = problem.fate();
     count(request, problem, fate);
+    let style = request.location().style();
+    if let (Style::None, Some(answer)) = (style, problem.assent()) {
+        return answer;
+    }
     let answer = problem.answer();
     let own = match problem {
         Problem::Told { problem, .. } => problem,
@@ -293,7 +300,7 @@ fn tell(request: &Request, problem: &Problem) -> Answer {
         request
             .log(Level::Info, &format!("meteorit: event not taken: {kind}, status {status}{}", own.line_and_column()));
     }
-    match (problem, request.location().style()) {
+    match (problem, style) {
         (Problem::Redis(_), Style::Json) if answer.status == 204 => Answer::json(200, &accepted(request)),
         (Problem::Redis(_), Style::Json) if answer.status == 202 => Answer::json(202, &accepted(request)),
         (Problem::Told { .. }, Style::None | Style::Json) => answer,

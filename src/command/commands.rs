@@ -32,6 +32,11 @@ impl Commands {
         Self::default()
     }
 
+    /// With room for about so many bytes of about so many commands.
+    pub fn with_capacity(bytes: usize, commands: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(commands), key: Vec::new() }
+    }
+
     /// Bytes of all commands together.
     pub fn len(&self) -> usize {
         self.bytes.len()

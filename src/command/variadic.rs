@@ -3,10 +3,10 @@
 //! Only such where any number of values is right, each is carried out as if it had come alone, and either all are or none
 //! is: an error of the whole is the error of each. HSET is none of them: two wrong ones can make a right one.
 
-use super::{resp, table::listed};
+use super::resp;
 
 /// `NAME KEY VALUE ...`.
-const VARIADIC: &str = "RPUSH LPUSH SADD PFADD RPUSHX LPUSHX SREM ZREM";
+const VARIADIC: [&str; 8] = ["RPUSH", "LPUSH", "SADD", "PFADD", "RPUSHX", "LPUSHX", "SREM", "ZREM"];
 
 /// Where an encoded command can be divided, so that its values can be added to those of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub fn divide(command: &[u8]) -> Option<Division> {
         return None;
     }
     let (text, key) = resp::argument(command, name)?;
-    if !listed(text, VARIADIC) {
+    if !VARIADIC.iter().any(|name| text.eq_ignore_ascii_case(name.as_bytes())) {
         return None;
     }
     let (_, values) = resp::argument(command, key)?;

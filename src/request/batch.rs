@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::encode::{encode, encode_rejected};
-use super::intake::{Origin, origin};
+use super::intake::Origin;
 use super::{answer, finish, made, reject, told};
 use crate::batch::{Form, Mode, Piece, Split};
 use crate::command::Commands;
@@ -34,9 +34,9 @@ struct Batch {
 }
 
 /// How the body carries several events; None when it is one event, or batches are off.
-pub fn form(request: &Request, text: &[u8]) -> Option<Form> {
+pub fn form(request: &Request, origin: Origin, text: &[u8]) -> Option<Form> {
     request.location().batch()?;
-    match origin(request)? {
+    match origin {
         Origin::Lines => Some(Form::Lines),
         Origin::Json | Origin::Form => {
             let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -60,7 +60,10 @@ pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
     if let Err(OutOfMemory) = request.save_values() {
         return answer(request, &Problem::NoResources);
     }
-    let (commands, counts, report) = (Commands::new(), Vec::new(), Report::default());
+    // Room for what a command or two say beside the event.
+    let (bytes, events) = (text.len() * 5 / 4, split.total() as usize);
+    let (commands, counts) = (Commands::with_capacity(bytes, events), Vec::with_capacity(events));
+    let report = Report::with_capacity(events);
     let mut batch = Box::new(Batch { redis, split, mode, commands, counts, report, failed: false });
     match batch.work(&request) {
         Ok(Turn::Again) => match request.suspend() {

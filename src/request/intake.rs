@@ -25,6 +25,10 @@ pub fn origin(request: &Request) -> Option<Origin> {
         return Some(Origin::Query);
     }
     let media_type = request.content_type().unwrap_or_default();
+    if media_type == b"application/json" {
+        // As nearly all of them say it.
+        return Some(Origin::Json);
+    }
     let end = media_type.iter().position(|byte| *byte == b';').unwrap_or(media_type.len());
     let media_type = media_type.get(..end).unwrap_or_default().trim_ascii();
     let is = |name: &str| media_type.eq_ignore_ascii_case(name.as_bytes());
@@ -45,9 +49,9 @@ pub fn origin(request: &Request) -> Option<Origin> {
 }
 
 /// What the client sent: the body, decoded, or the query string.
-pub fn sent<'r>(request: &Request<'r>, location: &Location) -> Result<&'r [u8], Problem> {
+pub fn sent<'r>(request: &Request<'r>, origin: Origin, location: &Location) -> Result<&'r [u8], Problem> {
     let limit = location.max_body_size();
-    if origin(request) == Some(Origin::Query) {
+    if origin == Origin::Query {
         location.counters().read(request.args().len());
         return Ok(request.args());
     }
@@ -64,9 +68,14 @@ pub fn sent<'r>(request: &Request<'r>, location: &Location) -> Result<&'r [u8], 
 }
 
 /// The event's text: what was sent, as it is or, of a form or a query string, as JSON.
-pub fn event_text<'r>(request: &Request<'r>, location: &Location, sent: &'r [u8]) -> Result<&'r [u8], Problem> {
-    match origin(request) {
-        Some(origin @ (Origin::Form | Origin::Query)) => form_text(request, origin, sent, location),
+pub fn event_text<'r>(
+    request: &Request<'r>,
+    origin: Origin,
+    location: &Location,
+    sent: &'r [u8],
+) -> Result<&'r [u8], Problem> {
+    match origin {
+        Origin::Form | Origin::Query => form_text(request, origin, sent, location),
         _ => Ok(sent),
     }
 }

@@ -212,6 +212,20 @@ impl Problem {
         Error { index, status, pointer: self.pointer().to_owned(), detail, why: self.why() }
     }
 
+    /// The answer that says by its status alone that all is well; None where there is more to say.
+    pub fn assent(&self) -> Option<Answer> {
+        let status = match self {
+            Problem::Redis(outcome) => outcome.fate().status(),
+            Problem::Batch(report) => report.status(),
+            _ => return None,
+        };
+        match status {
+            200 | 204 => Some(Answer::no_content()),
+            202 => Some(Answer::accepted()),
+            _ => None,
+        }
+    }
+
     /// The answer that tells the client.
     pub fn answer(&self) -> Answer {
         self.answer_as(self.words().status)

@@ -54,6 +54,11 @@ pub struct Error {
 }
 
 impl Report {
+    /// With room for so many events.
+    pub fn with_capacity(events: usize) -> Report {
+        Report { taken: Vec::with_capacity(events), ..Report::default() }
+    }
+
     /// An event of `commands` commands goes to Redis; gives the number by which its verdicts are counted. `place` is where
     /// in the body it stands.
     pub fn take(&mut self, index: u32, id: &str, place: Range<usize>, commands: u32) -> u32 {
@@ -152,10 +157,6 @@ impl Report {
         self.left == 0 && matches!(self.fate(), Fate::Rejected | Fate::Refused)
     }
 
-    fn count(&self, fate: Fate) -> usize {
-        self.taken.iter().filter(|taken| taken.fate() == fate).count()
-    }
-
     fn accepted(&self) -> impl Iterator<Item = &Taken> {
         self.taken.iter().filter(|taken| taken.fate().is_accepted())
     }
@@ -163,13 +164,18 @@ impl Report {
     /// What is true of the batch as a whole: unknown as soon as any event is, or when only a part of what Redis may still
     /// take was accepted; accepted when any was and the others are at fault themselves.
     pub fn fate(&self) -> Fate {
-        let accepted = self.accepted().map(Taken::fate).max();
-        match (self.count(Fate::Timeout), self.count(Fate::Unavailable), accepted) {
-            (1.., _, _) | (0, 1.., Some(_)) => Fate::Timeout,
-            (0, 1.., None) => Fate::Unavailable,
-            (_, _, Some(fate)) => fate,
-            _ if self.count(Fate::Refused) > 0 => Fate::Refused,
-            _ => Fate::Rejected,
+        let (mut accepted, mut worst) = (None, Fate::Rejected);
+        for fate in self.taken.iter().map(Taken::fate) {
+            match fate.is_accepted() {
+                true => accepted = accepted.max(Some(fate)),
+                false => worst = worst.max(fate),
+            }
+        }
+        match (worst, accepted) {
+            (Fate::Timeout, _) | (Fate::Unavailable, Some(_)) => Fate::Timeout,
+            (Fate::Unavailable, None) => Fate::Unavailable,
+            (_, Some(fate)) => fate,
+            (worst, None) => worst,
         }
     }
 
