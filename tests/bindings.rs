@@ -61,6 +61,9 @@ fn layouts() -> Vec<Layout> {
         ngx_http_complex_value_t []
         ngx_http_core_main_conf_t []
         ngx_table_elt_t []
+        ngx_shm_zone_s []
+        ngx_slab_pool_t [_bitfield_1]
+        ngx_http_core_srv_conf_t [_bitfield_1]
     }
 }
 
