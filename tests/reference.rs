@@ -207,6 +207,45 @@ fn the_defaults_that_the_reference_gives_are_accepted() {
     Nginx::builder().text(&conf).test().assert_ok();
 }
 
+/// A default as the code has it: `false`, `64 * 1024`, `10_000`.
+fn value_in_code(text: &str) -> Option<u64> {
+    match text {
+        "true" => Some(1),
+        "false" => Some(0),
+        _ => text.split(" * ").map(|factor| factor.replace('_', "").parse::<u64>().ok()).product(),
+    }
+}
+
+/// A default as the reference has it, in bytes and milliseconds.
+fn value_in_reference(text: &str) -> Option<u64> {
+    let units = [("ms", 1), ("s", 1000), ("k", 1 << 10), ("m", 1 << 20), ("", 1)];
+    match text {
+        "on" => Some(1),
+        "off" => Some(0),
+        _ => units.into_iter().find_map(|(unit, size)| Some(text.strip_suffix(unit)?.parse::<u64>().ok()? * size)),
+    }
+}
+
+#[test]
+fn the_defaults_that_the_reference_gives_are_those_of_the_code() {
+    let reference = source("docs/directives.md");
+    let mut compared = BTreeSet::new();
+    for (path, prefix) in [("src/conf/redis.rs", ""), ("src/conf/location.rs", "meteorit_")] {
+        for rest in source(path).split("self.").skip(1) {
+            let Some((name, rest)) = rest.split_once(".unwrap_or(") else { continue };
+            let line = format!("    Default: {prefix}{name} ");
+            let documented = reference.lines().find_map(|text| text.strip_prefix(&line)?.strip_suffix(';'));
+            let known = rest.split(')').next().and_then(value_in_code);
+            if let (Some(documented), Some(known)) = (documented, known) {
+                assert_eq!(value_in_reference(documented), Some(known), "{prefix}{name}");
+                compared.insert(format!("{prefix}{name}"));
+            }
+        }
+    }
+    let some = ["backlog", "connect_timeout", "connections", "meteorit_max_event_size", "meteorit_spool"];
+    assert!(some.iter().all(|name| compared.contains(*name)) && compared.len() > 10, "{compared:?}");
+}
+
 /// The targets of the links of a page.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
