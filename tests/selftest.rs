@@ -229,7 +229,7 @@ fn mistakes_are_found_by_nginx_t() {
     let directive = "meteorit_selftest queue;";
     test(&location(&format!("proxy_pass http://127.0.0.1;\n{directive}")))
         .assert_refused("\"meteorit_selftest\" conflicts with another content handler", directive);
-    test(&location(&format!("{directive}\nstub_status;")))
+    test(&location(&format!("{directive}\nempty_gif;")))
         .assert_refused("\"meteorit_selftest\" and another content handler", directive);
     test(&location("meteorit_selftest $arg_a;")).assert_refused("without variables", "meteorit_selftest $arg_a");
     test(directive).assert_refused("directive is not allowed here", directive);
