@@ -103,8 +103,9 @@ find_module() {
 
 check_configuration() {
     conf=${NGINX_CONF:-$(configured conf-path)}
+    [ -n "$conf" ] || conf=$(configured prefix)/conf/nginx.conf
     if [ ! -f "$conf" ] || [ ! -r "$conf" ]; then
-        skip "configuration: cannot read ${conf:-nginx.conf}"
+        skip "configuration: cannot read $conf"
     elif output=$("$nginx" -t -c "$conf" 2>&1); then
         ok "configuration: nginx -t accepts $conf"
     else

@@ -8,6 +8,9 @@ root=$1
 install -D -m 755 packaging/self-test.sh "$root/usr/share/meteorit/self-test"
 for kind in prometheus grafana; do
     for file in packaging/"$kind"/*; do
+        case $file in
+        *.test.yml) continue ;;
+        esac
         [ ! -f "$file" ] || install -D -m 644 "$file" "$root/usr/share/meteorit/$kind/${file##*/}"
     done
 done

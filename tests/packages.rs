@@ -140,6 +140,8 @@ fn what_all_packages_share_is_laid_out_and_its_configuration_accepted() {
     let example =
         example.replace("listen      8080;", "listen 127.0.0.1:%PORT%;").replace("/var/log/nginx/", "%DIR%/logs/");
     Nginx::builder().http(&example).test().assert_ok();
+    assert!(root.path().join("usr/share/meteorit/prometheus/meteorit.rules.yml").is_file());
+    assert!(root.path().join("usr/share/meteorit/grafana/meteorit.json").is_file());
     let self_test = fs::read(root.path().join("usr/share/meteorit/self-test")).unwrap();
     assert_eq!(self_test, source("packaging/self-test.sh").into_bytes());
 }
