@@ -283,6 +283,25 @@ fn what_redis_refuses_for_good_in_the_replay_is_kept_beside_the_spool() {
 }
 
 #[test]
+fn what_was_refused_for_good_has_its_share_of_the_spool_and_the_log_says_what_is_lost() {
+    let redis = Redis::start();
+    let site = Site::start(&redis.url(), "max_size=128k segment=64k", &format!("location / {{ PASS {COMMAND} }}"));
+    redis.stop();
+    site.send(0..400, 202);
+    redis.restart();
+    redis.cmd(&["SET", "list", "no list"]);
+    site.wait_empty();
+    let kept = || site.rejected().windows(9).filter(|bytes| *bytes == b"WRONGTYPE").count();
+    let told = || -> usize {
+        let log = site.nginx.error_log();
+        let counts = log.lines().filter_map(|line| line.split_once(" commands that Redis refused for good are lost"));
+        counts.map(|(before, _)| before.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
+    };
+    eventually(SOON, || kept() + told() == 400);
+    assert!(told() > 100 && kept() > 50 && site.rejected().len() <= 16 * 1024, "{} told, {} kept", told(), kept());
+}
+
+#[test]
 fn a_full_spool_and_a_folder_without_rights_are_503() {
     let redis = Redis::start();
     let site = Site::start(&redis.url(), "max_size=64k segment=64k", &format!("location / {{ PASS {COMMAND} }}"));

@@ -43,6 +43,10 @@ pub struct Spooler {
     done: Vec<u64>,
     part: Option<(u64, u32)>,
     rejected: Vec<(Commands, String)>,
+    /// How many of these could not be kept and are not yet told, why the last of them, and when they may be.
+    unkept: usize,
+    unkept_why: String,
+    unkept_at: Msec,
     /// Whether the files hold what was not read yet.
     has_unread: bool,
     is_empty: bool,
@@ -108,7 +112,8 @@ struct Job {
 /// What it did.
 struct Outcome {
     appended: Result<(), NotKept>,
-    rejected: Result<(), NotKept>,
+    /// How many commands that Redis refused for good are kept nowhere, and why.
+    unkept: Option<(usize, NotKept)>,
     synced: Result<(), NotKept>,
     records: Vec<Kept>,
     has_unread: bool,
@@ -138,6 +143,9 @@ impl Spooler {
             done: Vec::new(),
             part: None,
             rejected: Vec::new(),
+            unkept: 0,
+            unkept_why: String::new(),
+            unkept_at: 0,
             has_unread: false,
             is_empty: true,
             sync_at: None,
@@ -219,11 +227,11 @@ impl Spooler {
 
     /// When there is something to do next, if nothing happens before.
     pub fn due_at(&self) -> Option<Msec> {
-        if self.is_busy {
-            return self.deadline;
-        }
+        let unkept = (self.unkept > 0).then_some(self.unkept_at);
+        let always = [self.deadline, unkept];
         let writes = (!self.writes.is_empty()).then_some(self.retry_at);
-        [writes, self.sync_at, Some(self.adopt_at), self.deadline].into_iter().flatten().min()
+        let idle = [writes, self.sync_at, Some(self.adopt_at)].into_iter().filter(|_| !self.is_busy);
+        always.into_iter().chain(idle).flatten().min()
     }
 
     /// Whether a worker on its way out has to stay.
@@ -233,6 +241,7 @@ impl Spooler {
 
     /// Lets a thread do what has come up, if none is at work; `read` says how much of what the files hold Redis takes.
     pub fn run(&mut self, now: Msec, read: Option<Amount>, answer: &mut Answer) {
+        self.tell_unkept(now);
         let Some(spool) = &self.settings.spool else { return };
         let writes = !self.writes.is_empty() && now >= self.retry_at;
         let sync = self.sync_at.is_some_and(|at| at <= now);
@@ -287,6 +296,20 @@ impl Spooler {
         self.settle(std::mem::take(&mut job.append), Some("nginx's threads take no more work".into()), now, answer);
     }
 
+    /// At most one line a second.
+    fn tell_unkept(&mut self, now: Msec) {
+        if self.unkept == 0 || now < self.unkept_at {
+            return;
+        }
+        let Spooler { unkept, unkept_why, .. } = self;
+        let name = &self.settings.name;
+        let text =
+            format!("redis \"{name}\": spool: {unkept} commands that Redis refused for good are lost: {unkept_why}");
+        ngx::log(Level::Error, &text);
+        self.unkept = 0;
+        self.unkept_at = now + SYNC;
+    }
+
     /// A thread is done.
     fn finish(
         &mut self,
@@ -309,8 +332,12 @@ impl Spooler {
         if more > 0 {
             ngx::log(Level::Error, &format!("redis \"{name}\": spool: {more} more such lines are left out"));
         }
-        for failed in [outcome.rejected, outcome.synced].into_iter().filter_map(Result::err) {
+        if let Some(failed) = outcome.synced.err() {
             self.trouble.log(now, || format!("redis \"{name}\": spool: {failed}"));
+        }
+        if let Some((count, why)) = outcome.unkept {
+            self.unkept += count;
+            self.unkept_why = why.to_string();
         }
         self.counters.spool_damaged(outcome.damaged);
         self.gauges.set_spool(SpoolState { records: outcome.waiting.0, oldest: outcome.waiting.1 });
@@ -426,12 +453,18 @@ impl Spooler {
             }
         }
         for (commands, note) in self.rejected.drain(..) {
-            let _ = disk.reject(&commands, ngx::unix_ms(), &note);
+            if let Err(why) = disk.reject(&commands, ngx::unix_ms(), &note) {
+                self.unkept += commands.count();
+                self.unkept_why = why.to_string();
+            }
         }
         if let Err(error) = disk.sync() {
             ngx::log(Level::Error, &format!("redis \"{}\": spool: {error}", self.settings.name));
         }
         disk.close();
+        drop(disk);
+        self.unkept_at = 0;
+        self.tell_unkept(0);
         (lost, why)
     }
 }
@@ -448,9 +481,11 @@ impl Job {
             disk.adopt();
         }
         self.done.drain(..).for_each(|number| disk.acknowledge(number));
-        let mut rejected = Ok(());
+        let mut unkept = None;
         for (commands, note) in self.rejected.drain(..) {
-            rejected = rejected.and(disk.reject(&commands, self.unix_ms, &note));
+            if let Err(why) = disk.reject(&commands, self.unix_ms, &note) {
+                unkept = Some((unkept.map_or(0, |(count, _)| count) + commands.count(), why));
+            }
         }
         let appended = match self.append.is_empty() {
             true => Ok(()),
@@ -463,7 +498,7 @@ impl Job {
         let looks = self.adopt || !self.append.is_empty() || disk.is_empty();
         Outcome {
             appended,
-            rejected,
+            unkept,
             synced,
             records,
             has_unread,

@@ -124,12 +124,16 @@ impl Note {
 pub enum NotKept {
     #[error("the spool has its max_size of {0} bytes")]
     Full(u64),
+    #[error("\"{}\" has its share of max_size, {max} bytes: take it away once you have looked at it", .path.display())]
+    TooManyRejected { path: PathBuf, max: u64 },
     #[error(transparent)]
     File(#[from] files::Error),
     #[error(transparent)]
     Record(#[from] Unencodable),
 }
 
+/// Which part of `max_size` what was rejected may have: the rest stays free for what is to be replayed.
+const REJECTED_SHARE: u64 = 8;
 /// How much is read from a file at a time, in bytes.
 const CHUNK: usize = 64 * 1024;
 /// How long the sum of all files is taken for right.
@@ -220,9 +224,9 @@ impl Disk {
         Ok(self.writer.as_mut().map_or(Ok(()), Segment::sync)?)
     }
 
-    /// Adds to the file of what Redis has refused for good, with why.
+    /// Adds to the file of what Redis has refused for good, with why; while that file has no more than its share.
     pub fn reject(&mut self, commands: &Commands, unix_ms: u64, note: &str) -> Result<(), NotKept> {
-        let rejected = match self.rejected.take() {
+        let rejected = match self.rejected.take().filter(|rejected| rejected.size().is_some()) {
             Some(rejected) => rejected,
             None => Rejected::open(&self.limits.dir)?,
         };
@@ -230,6 +234,10 @@ impl Disk {
         let mut bytes = Vec::new();
         let commands = commands.entries().map(|(bytes, replies)| record::Command { bytes, replies: count(replies) });
         record::encode(rejected.marker(), unix_ms, note, commands, &mut bytes)?;
+        let max = self.limits.max_size / REJECTED_SHARE;
+        if rejected.size().unwrap_or(0) + bytes.len() as u64 > max {
+            return Err(NotKept::TooManyRejected { path: rejected.path().into(), max });
+        }
         Ok(rejected.append(&bytes)?)
     }
 

@@ -131,3 +131,23 @@ fn a_folder_that_cannot_be_written_is_an_error() {
     disk.adopt();
     assert_eq!(disk.take_notes().len(), 1);
 }
+
+#[test]
+fn what_was_rejected_has_a_bounded_share_until_it_is_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = Disk::new(Limits { max_size: 16_000, ..limits(&dir) });
+    let file = dir.path().join("rejected");
+    let size = || fs::metadata(&file).unwrap().len();
+    let reject = |disk: &mut Disk| disk.reject(&record("x"), 1, "WRONGTYPE no list");
+    for _ in 0..2 {
+        assert!((0..100).any(|_| reject(&mut disk).is_err()));
+        let error = reject(&mut disk).unwrap_err().to_string();
+        assert!(error.contains("has its share of max_size, 2000 bytes"), "{error}");
+        assert!((1800..=2000).contains(&size()), "{}", size());
+        fs::remove_file(&file).unwrap();
+    }
+    reject(&mut disk).unwrap();
+    fs::rename(&file, dir.path().join("looked-at")).unwrap();
+    reject(&mut disk).unwrap();
+    assert!(size() < 200, "in a new file");
+}

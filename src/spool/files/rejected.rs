@@ -68,6 +68,12 @@ impl Rejected {
         &self.path
     }
 
+    /// How many bytes it has; None once it is no longer the file at its path, for somebody has taken that away.
+    pub fn size(&self) -> Option<u64> {
+        let (own, found) = (self.file.metadata().ok()?, std::fs::symlink_metadata(&self.path).ok()?);
+        ((own.dev(), own.ino()) == (found.dev(), found.ino())).then_some(own.len())
+    }
+
     /// Appends whole records, encoded with this file's marker. Waits for others that do the same just then. After an error
     /// none of them is in the file, unless not even that could be brought about.
     pub fn append(&self, records: &[u8]) -> Result<()> {
