@@ -133,7 +133,8 @@ fn parts(bytes: &[u8], named: Option<[u8; 8]>) -> Vec<Known> {
     while at < bytes.len() {
         let rest = &bytes[at..];
         let record = intact(rest, marker);
-        let torn = record.is_none() && begins(rest, marker) && !has(&rest[1..], marker);
+        let is_cut = rest.get(8..12).is_none_or(|length| PREFIX + number(length) > rest.len());
+        let torn = is_cut && begins(rest, marker) && !has(&rest[1..], marker);
         if record.is_none() && !torn {
             at += 1 + next(&rest[1..], marker);
             continue;
