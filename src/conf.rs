@@ -47,6 +47,15 @@ pub struct Main {
     shared: counted::Shared,
 }
 
+#[cfg(feature = "nginx")]
+impl Main {
+    /// The Redis of that name, for the directive that stands at `position`.
+    fn named(&self, name: &str, position: &crate::ngx::Position) -> Result<std::rc::Rc<redis::Redis>, String> {
+        let named = self.redis.iter().find(|redis| redis.settings.name == name);
+        named.cloned().ok_or_else(|| format!("unknown \"meteorit_redis\" \"{name}\" in {position}"))
+    }
+}
+
 /// A variable that directives define, in one location or in several.
 #[cfg(feature = "nginx")]
 pub struct Defined {

@@ -103,11 +103,7 @@ impl Pass {
     fn resolve(&mut self, main: &Main) -> Result<(), String> {
         let Pass { target, position } = self;
         if let Target::Name(name) = target {
-            let named = main.redis.iter().find(|redis| redis.settings.name == *name);
-            let Some(redis) = named else {
-                return Err(format!("unknown \"meteorit_redis\" \"{name}\" in {position}"));
-            };
-            *target = Target::Redis(redis.clone());
+            *target = Target::Redis(main.named(name, position)?);
         }
         Ok(())
     }

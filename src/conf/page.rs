@@ -32,16 +32,10 @@ impl Draft {
     /// Looks up the names; without any all that there are.
     pub fn finish(&mut self, main: &Main) -> Result<(), String> {
         let Page::Ready(redis) = &mut self.page else { return Ok(()) };
-        *redis = main.redis.clone();
-        if self.names.is_empty() {
-            return Ok(());
-        }
-        redis.clear();
-        for name in &self.names {
-            let found = main.redis.iter().find(|redis| redis.settings.name == *name);
-            let found = found.ok_or_else(|| format!("unknown \"meteorit_redis\" \"{name}\" in {}", self.position))?;
-            redis.push(found.clone());
-        }
+        *redis = match self.names.is_empty() {
+            true => main.redis.clone(),
+            false => self.names.iter().map(|name| main.named(name, &self.position)).collect::<Result<_, _>>()?,
+        };
         Ok(())
     }
 }
