@@ -26,7 +26,7 @@ use line::Line;
 use requests::{Done, Requests};
 pub use requests::{Owner, Work};
 use spooler::Spooler;
-use state::{Quiet, State, TICK};
+use state::{Gathered, Quiet, State, TICK};
 
 /// This worker's connections to one Redis, with all that waits for it.
 pub struct Pool {
@@ -65,6 +65,7 @@ impl Pool {
                 replayed: 0,
                 go_on: Posted::new(pool.clone(), Pool::go_on),
                 flush: Posted::new(pool.clone(), Pool::flush),
+                gathered: Gathered::default(),
                 timer: Timer::new(pool.clone(), Pool::tick),
                 timer_at: None,
                 drain_until: None,
@@ -187,6 +188,9 @@ impl Pool {
     }
 
     fn flush(&self) {
+        if self.state.borrow_mut().gathers() {
+            return;
+        }
         self.with(|pool, state, now| {
             for index in 0..pool.ports.len() {
                 let Some(line) = state.lines.get_mut(index) else { continue };

@@ -18,15 +18,16 @@ pub struct State {
     pub hold: Hold,
     /// Where there is a spool.
     pub spooler: Option<Spooler>,
-    /// The connection that requests of this loop iteration go to.
+    /// The connection that requests go to until the next write.
     pub current: usize,
     /// The connection that what was held goes to.
     pub replaying: usize,
     /// How many commands of it, since `go_on`, which lets more of it go in the next iteration of the loop.
     pub replayed: usize,
     pub go_on: Posted,
-    /// Sends, at the end of the iteration, what all of its requests have appended.
+    /// Sends, at the end of an iteration, what requests have appended, unless more of them are coming.
     pub flush: Posted,
+    pub gathered: Gathered,
     /// For deadlines, and for what is held.
     pub timer: Timer,
     pub timer_at: Option<Msec>,
@@ -40,12 +41,40 @@ pub struct State {
 /// between two attempts to connect.
 pub const TICK: Msec = 500;
 
+/// What waits to be sent while iterations of the loop go on to bring more, so that all of it shares a write.
+#[derive(Default)]
+pub struct Gathered {
+    /// In bytes.
+    unsent: usize,
+    iterations: u32,
+}
+
+/// So many bytes are worth a write of their own, and after so many iterations there is one in any case. The next iteration
+/// does not wait for events, so where none are there it costs one look.
+const ENOUGH: usize = 32 * 1024;
+const ITERATIONS: u32 = 16;
+
 impl State {
-    /// Picks the connection for the requests of this iteration: the one with the least to do that is not away.
+    /// Picks the connection for the requests of this write: the one with the least to do that is not away.
     pub fn choose(&mut self) {
         let load = |line: &Line| (line.is_away(), line.connection.window.len());
         let least = self.lines.iter().enumerate().min_by_key(|(_, line)| load(line));
         self.current = least.map_or(0, |(index, _)| index);
+    }
+
+    /// Whether this iteration has brought more to send and the next one may, too; if so `flush` comes again then.
+    pub fn gathers(&mut self) -> bool {
+        let unsent = self.lines.iter().map(|line| line.connection.window.unsent().len()).sum();
+        let Gathered { unsent: before, iterations } = self.gathered;
+        let gathers = unsent > before && unsent < ENOUGH && iterations < ITERATIONS;
+        self.gathered = match gathers {
+            true => Gathered { unsent, iterations: iterations + 1 },
+            false => Gathered::default(),
+        };
+        if gathers {
+            self.flush.post_next();
+        }
+        gathers
     }
 
     /// How much waits or is unanswered, in bytes.
