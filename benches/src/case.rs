@@ -1,6 +1,6 @@
 //! What there is to measure.
 
-use crate::peer::{LUA, PEERS, Peer, RETURN, peer};
+use crate::peer::{LUA, PEERS, Peer, RETURN, WAYS, peer};
 
 /// A kind of question, by the name that ONLY knows it by.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -11,18 +11,21 @@ pub enum Group {
     Sizes,
     /// Fewer and more clients.
     Connections,
+    /// Other ways to reach Redis.
+    Ways,
     /// Many locations, and clients that are silent.
     Growth,
 }
 
 impl Group {
-    pub const ALL: [Group; 4] = [Group::Peers, Group::Sizes, Group::Connections, Group::Growth];
+    pub const ALL: [Group; 5] = [Group::Peers, Group::Sizes, Group::Connections, Group::Ways, Group::Growth];
 
     pub fn name(self) -> &'static str {
         match self {
             Group::Peers => "peers",
             Group::Sizes => "sizes",
             Group::Connections => "connections",
+            Group::Ways => "ways",
             Group::Growth => "growth",
         }
     }
@@ -51,7 +54,7 @@ impl Case {
     pub fn title(&self) -> String {
         let title = self.peer.title;
         match self.group {
-            Group::Peers => title.to_owned(),
+            Group::Peers | Group::Ways => title.to_owned(),
             Group::Sizes => format!("{title}, {} bytes", self.size),
             Group::Connections => format!("{title}, {} connections", self.connections),
             Group::Growth if self.locations > 0 => {
@@ -70,7 +73,8 @@ impl Case {
 
 /// All of them, or those of which `only` has the group or the peer: names, separated by commas or blanks.
 pub fn cases(only: &str) -> Result<Vec<Case>, String> {
-    let mut cases: Vec<Case> = PEERS.iter().map(|peer| Case::of(Group::Peers, peer)).collect();
+    let beside = PEERS.iter().filter(|peer| !WAYS.contains(&peer.name));
+    let mut cases: Vec<Case> = beside.map(|peer| Case::of(Group::Peers, peer)).collect();
     let some = [RETURN, LUA, "stored", "queued"].map(peer);
     for size in [1000, 10_000] {
         cases.extend(some.map(|peer| Case { size, ..Case::of(Group::Sizes, peer) }));
@@ -78,6 +82,8 @@ pub fn cases(only: &str) -> Result<Vec<Case>, String> {
     for connections in [1, 16, 256] {
         cases.extend(some.map(|peer| Case { connections, ..Case::of(Group::Connections, peer) }));
     }
+    let ways = [RETURN, LUA, "stored"].into_iter().chain(WAYS).map(peer);
+    cases.extend(ways.map(|peer| Case::of(Group::Ways, peer)));
     let stored = Case::of(Group::Growth, peer("stored"));
     cases.extend([stored, Case { locations: 1000, ..stored }, Case { idle: 10_000, ..stored }]);
 

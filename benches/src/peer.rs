@@ -36,7 +36,10 @@ const XADD: &str = "meteorit_pass queue; meteorit_command XADD events MAXLEN ~ 1
 const BATCH: &str =
     "meteorit_batch all; meteorit_pass queue; meteorit_command XADD events MAXLEN ~ 100000 * event $event;";
 
-pub const PEERS: [Peer; 14] = [
+/// Those that reach Redis in another way than over one TCP connection.
+pub const WAYS: [&str; 3] = ["unix-socket", "connections-2", "connections-4"];
+
+pub const PEERS: [Peer; 17] = [
     Peer {
         name: RETURN,
         title: "nginx, return 204",
@@ -166,6 +169,33 @@ pub const PEERS: [Peer; 14] = [
         location: XADD,
         batch: None,
         status: 202,
+    },
+    Peer {
+        name: WAYS[0],
+        title: "Meteorit, XADD, Unix socket",
+        modules: Modules::Meteorit,
+        http: "meteorit_redis queue { server redis+unix://@RUN@/redis.sock; }",
+        location: XADD,
+        batch: None,
+        status: 204,
+    },
+    Peer {
+        name: WAYS[1],
+        title: "Meteorit, XADD, 2 connections",
+        modules: Modules::Meteorit,
+        http: "meteorit_redis queue { server redis://127.0.0.1:@REDIS@/0; connections 2; }",
+        location: XADD,
+        batch: None,
+        status: 204,
+    },
+    Peer {
+        name: WAYS[2],
+        title: "Meteorit, XADD, 4 connections",
+        modules: Modules::Meteorit,
+        http: "meteorit_redis queue { server redis://127.0.0.1:@REDIS@/0; connections 4; }",
+        location: XADD,
+        batch: None,
+        status: 204,
     },
 ];
 

@@ -75,6 +75,7 @@ impl Redis {
         let log = fs::File::create(dir.join("redis.log"))?;
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.arg("--unixsocket").arg(dir.join("redis.sock"));
         let child = command.arg("--dir").arg(dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let redis = Redis { child: Running(child), port };
         wait_for("Redis", || redis.ask("PING").is_ok())?;
@@ -169,6 +170,7 @@ impl Nginx {
         let conf = conf
             .replace("@REDIS@", &setup.redis.to_string())
             .replace("@BENCHES@", &setup.benches.display().to_string())
+            .replace("@RUN@", &setup.dir.display().to_string())
             .replace("@DIR@", &dir.display().to_string());
         fs::write(dir.join("nginx.conf"), conf)?;
         let log = fs::File::create(dir.join("output.log"))?;

@@ -16,6 +16,7 @@ pub fn tables(figures: &[Figures]) -> String {
             Group::Peers => "Side by side: 300-byte events, 64 connections",
             Group::Sizes => "Larger events, 64 connections",
             Group::Connections => "Fewer and more connections, 300-byte events",
+            Group::Ways => "Other ways to Redis: 300-byte events, 64 clients",
             Group::Growth => "Growth: 300-byte events, 64 connections",
         };
         text +=
