@@ -3,6 +3,8 @@
 #[cfg(feature = "nginx")]
 mod command;
 #[cfg(feature = "nginx")]
+mod content;
+#[cfg(feature = "nginx")]
 mod counted;
 #[cfg(feature = "nginx")]
 mod definition;
@@ -13,17 +15,15 @@ mod location;
 #[cfg(feature = "nginx")]
 mod methods;
 #[cfg(feature = "nginx")]
-mod page;
-#[cfg(feature = "nginx")]
 pub mod redis;
 #[cfg(all(feature = "nginx", feature = "schema"))]
 pub mod schema;
 pub mod url;
 
 #[cfg(feature = "nginx")]
-pub use location::Location;
+pub use content::Content;
 #[cfg(feature = "nginx")]
-pub use page::Page;
+pub use location::Location;
 
 #[cfg(feature = "nginx")]
 use std::ffi::CStr;
@@ -75,9 +75,9 @@ pub const DIRECTIVES: &[Directive] = &[
         name: c"meteorit_pass",
         contexts: LOCATION | IF_IN_LOCATION | LIMIT_EXCEPT,
         args: CommandArgs::One,
-        set: location::pass,
+        set: content::pass,
     },
-    Directive { name: c"meteorit_selftest", contexts: LOCATION, args: CommandArgs::One, set: location::selftest },
+    Directive { name: c"meteorit_selftest", contexts: LOCATION, args: CommandArgs::One, set: content::selftest },
     Directive {
         name: c"meteorit_command",
         contexts: HTTP | SERVER | LOCATION | IF_IN_LOCATION,
@@ -90,8 +90,8 @@ pub const DIRECTIVES: &[Directive] = &[
         args: CommandArgs::OneOrMore,
         set: command::reject_command,
     },
-    Directive { name: c"meteorit_status", contexts: LOCATION, args: CommandArgs::NoneOrOne, set: page::status },
-    Directive { name: c"meteorit_ready", contexts: LOCATION, args: CommandArgs::Any, set: page::ready },
+    Directive { name: c"meteorit_status", contexts: LOCATION, args: CommandArgs::NoneOrOne, set: content::status },
+    Directive { name: c"meteorit_ready", contexts: LOCATION, args: CommandArgs::Any, set: content::ready },
     setting(c"meteorit_reject_status", CommandArgs::One, location::reject_status),
     setting(c"meteorit_ack", CommandArgs::One, location::ack),
     setting(c"meteorit_retry", CommandArgs::One, location::retry),

@@ -24,12 +24,9 @@ thread_local! {
     static COMMANDS: RefCell<Commands> = RefCell::new(Commands::new());
 }
 
-/// The content handler of a location with `meteorit_pass` or `meteorit_selftest`.
+/// The content handler of a location with `meteorit_pass`.
 pub fn handle(request: Request) -> Handled {
     let location = request.location();
-    if location.selftest().is_some() {
-        return selftest::handle(request);
-    }
     let limit = location.max_body_size();
     let origin = origin(&request);
     let problem = if !location.methods().has(request.method()) {

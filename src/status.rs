@@ -2,7 +2,7 @@
 //!
 //! Nothing here blocks, and nothing is counted.
 
-use crate::conf::Page;
+use crate::conf::Content;
 use crate::metrics::{Form, choose, json, prometheus};
 use crate::ngx::{self, Handled, Method, Request};
 use crate::response::{Answer, Body};
@@ -14,9 +14,9 @@ const PAGE: &str = include_str!("status/page.html");
 
 /// The content handler of a location with `meteorit_status` or `meteorit_ready`.
 pub fn handle(request: Request) -> Handled {
-    let mut answer = match (request.method(), request.location().page()) {
-        (Method::Get | Method::Head, Some(Page::Status(form))) => status(&request, *form),
-        (Method::Get | Method::Head, Some(Page::Ready(redis))) => {
+    let mut answer = match (request.method(), request.location().content()) {
+        (Method::Get | Method::Head, Some(Content::Status(form))) => status(&request, *form),
+        (Method::Get | Method::Head, Some(Content::Ready(redis))) => {
             let away = redis.iter().find_map(|redis| Some((&redis.settings.name, redis.pool().takes_events().err()?)));
             match away {
                 _ if ngx::exiting() => not_ready("the worker is on its way out"),

@@ -267,6 +267,11 @@ fn a_page_is_only_for_reading_and_alone_in_its_location() {
             "\"meteorit_ready\" conflicts with another content handler",
         ),
         ("location / { proxy_pass http://127.0.0.1:1; meteorit_status; }", "\"meteorit_status\" conflicts"),
+        ("location / { meteorit_status; meteorit_status json; }", "\"meteorit_status\" directive is duplicate"),
+        (
+            "location / { meteorit_status; empty_gif; }",
+            "location \"/\" has \"meteorit_status\" and another content handler",
+        ),
         ("location / { meteorit_status xml; }", "expected \"json\" or \"prometheus\""),
     ] {
         Nginx::test(text).assert_refused(message, "location /");

@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use super::Main;
 use super::command::{self, Templates};
+use super::content::{self, Content, Declared};
 use super::counted::Counted;
 use super::definition::{Definition, Definitions};
 use super::field::Field;
 use super::methods::Methods;
-use super::page::{Draft, Page};
-use super::redis::{self, Redis};
+use super::redis::Redis;
 use crate::batch::Mode;
 use crate::command::{KeyLimit, OnViolation, Template, Trust};
 use crate::cors::Cors;
@@ -26,9 +26,9 @@ const LARGEST_EVENT: usize = 256 * 1024 * 1024;
 /// A location's settings; None is what is inherited from outside, and after the merge has its default.
 #[derive(Default)]
 pub struct Location {
-    pass: Option<Pass>,
-    /// The Redis that is tested here.
-    selftest: Option<Pass>,
+    /// Until the merge.
+    pub(super) declared: Option<Declared>,
+    content: Option<Content>,
     pub commands: Templates,
     /// For events that are rejected.
     pub reject_commands: Templates,
@@ -63,18 +63,9 @@ pub struct Location {
     max_depth: Option<u32>,
     max_members: Option<u32>,
     max_event_size: Option<usize>,
-    /// What it tells instead.
-    pub(super) page: Option<Draft>,
     /// As the configuration calls it, without the word location: `= /events`.
     written: String,
     counted: Option<Rc<Counted>>,
-}
-
-/// `meteorit_pass` or `meteorit_selftest`, and where it stands.
-#[derive(Clone)]
-struct Pass {
-    target: Target,
-    position: Position,
 }
 
 /// `meteorit_reject_status`, and where it stands.
@@ -82,31 +73,6 @@ struct Pass {
 struct RejectStatus {
     code: u16,
     position: Position,
-}
-
-#[derive(Clone)]
-enum Target {
-    /// Looked up once everything is read, so that the order of blocks does not matter.
-    Name(String),
-    Redis(Rc<Redis>),
-}
-
-impl Pass {
-    fn redis(&self) -> Option<&Rc<Redis>> {
-        match &self.target {
-            Target::Redis(redis) => Some(redis),
-            Target::Name(_) => None,
-        }
-    }
-
-    /// Looks up what has only a name so far.
-    fn resolve(&mut self, main: &Main) -> Result<(), String> {
-        let Pass { target, position } = self;
-        if let Target::Name(name) = target {
-            *target = Target::Redis(main.named(name, position)?);
-        }
-        Ok(())
-    }
 }
 
 impl Location {
@@ -124,19 +90,17 @@ impl Location {
         self.counted.as_ref().map_or(metrics::Location::nowhere(), |counted| counted.counters())
     }
 
+    /// What answers here; None where it is not of this module.
+    pub fn content(&self) -> Option<&Content> {
+        self.content.as_ref()
+    }
+
     /// The Redis that events go to; None where there is no `meteorit_pass`.
     pub fn redis(&self) -> Option<&Rc<Redis>> {
-        self.pass.as_ref().and_then(Pass::redis)
-    }
-
-    /// The Redis that `meteorit_selftest` tests here.
-    pub fn selftest(&self) -> Option<&Rc<Redis>> {
-        self.selftest.as_ref().and_then(Pass::redis)
-    }
-
-    /// What the location tells; None where it takes events or is not of this module.
-    pub fn page(&self) -> Option<&Page> {
-        self.page.as_ref().map(Draft::page)
+        match &self.content {
+            Some(Content::Events(redis)) => Some(redis),
+            _ => None,
+        }
     }
 
     /// In the order in which they run.
@@ -298,43 +262,19 @@ impl Location {
         self.max_event_size = self.max_event_size.or(outer.max_event_size);
 
         self.client_max_body_size = usize::try_from(conf.core().max_body()).unwrap_or(0);
+        let declared_at;
+        (self.content, declared_at) = content::merge(conf, main, self.declared.take(), outer.content.as_ref())?;
         self.merge_cors(conf, outer)?;
-        self.merge_selftest(conf, main, outer)?;
-
-        self.merge_page(conf, main, outer)?;
-
-        // As proxy_pass: the block of an `if` or a limit_except goes on where its location goes, a location in a
-        // location does not (ngx_http_proxy_merge_loc_conf).
-        let declared_here = self.pass.is_some();
-        if !declared_here {
-            let mut core = conf.core();
-            if !core.is_nameless() {
-                return Ok(());
-            }
-            self.pass = outer.pass.clone();
-            if self.pass.is_some() && core.is_limit_except() && !core.has_handler() {
-                core.set_our_handler();
-            }
-        }
-        let Some(pass) = &mut self.pass else { return Ok(()) };
-        pass.resolve(main)?;
+        let Some(redis) = self.redis().cloned() else { return Ok(()) };
         if self.written.is_empty() {
             self.written = outer.written.clone();
         }
-        if let Some(redis) = pass.redis() {
-            self.counted = Some(main.count(&conf.server_name(), &self.written, &redis.settings.label));
-        }
-        if !declared_here {
-            return Ok(());
-        }
-        let position = pass.position.clone();
-        let core = conf.core();
-        if !core.has_our_handler() {
-            return Err(format!(
-                "location \"{}\" has \"meteorit_pass\" and another content handler, in {position}",
-                core.name()
-            ));
-        }
+        self.counted = Some(main.count(&conf.server_name(), &self.written, &redis.settings.label));
+        declared_at.map_or(Ok(()), |position| self.check(conf, &position))
+    }
+
+    /// Checks a location that takes events, by a `meteorit_pass` that stands there.
+    fn check(&self, conf: &mut Conf, position: &Position) -> Result<(), String> {
         if self.commands().is_empty() {
             return Err(format!("\"meteorit_pass\" without a \"meteorit_command\" in {position}"));
         }
@@ -349,51 +289,12 @@ impl Location {
             0 => self.max_body_size(),
             size => size.min(self.max_body_size()),
         };
-        let buffer = core.body_buffer();
+        let buffer = conf.core().body_buffer();
         if buffer < largest {
             conf.warn_elsewhere(&format!(
                 "\"client_body_buffer_size\" of {buffer} bytes is smaller than the largest event of {largest} bytes: larger \
                  events go through temporary files; set it to {largest}, in {position}"
             ));
-        }
-        Ok(())
-    }
-
-    fn merge_selftest(&mut self, conf: &mut Conf, main: &Main, outer: &Location) -> Result<(), String> {
-        let mut core = conf.core();
-        match &mut self.selftest {
-            Some(selftest) => {
-                selftest.resolve(main)?;
-                if !core.has_our_handler() {
-                    let (name, position) = (core.name(), &selftest.position);
-                    return Err(format!(
-                        "location \"{name}\" has \"meteorit_selftest\" and another content handler, in {position}"
-                    ));
-                }
-            }
-            // The block of an `if` or a limit_except, as for meteorit_pass.
-            None if core.is_nameless() && self.pass.is_none() => {
-                self.selftest = outer.selftest.clone();
-                if self.selftest.is_some() && core.is_limit_except() && !core.has_handler() {
-                    core.set_our_handler();
-                }
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    /// As with `meteorit_pass`.
-    fn merge_page(&mut self, conf: &mut Conf, main: &Main, outer: &Location) -> Result<(), String> {
-        if let Some(page) = &mut self.page {
-            return page.finish(main);
-        }
-        let mut core = conf.core();
-        if core.is_nameless() && self.pass.is_none() {
-            self.page = outer.page.clone();
-            if self.page.is_some() && core.is_limit_except() && !core.has_handler() {
-                core.set_page_handler();
-            }
         }
         Ok(())
     }
@@ -404,7 +305,7 @@ impl Location {
         let stands_here = self.cors.is_some() && !core.name().is_empty();
         let is_inside = core.is_nameless() && outer.cors_in_force.is_some();
         self.cors = self.cors.take().or_else(|| outer.cors.clone());
-        if stands_here || is_inside || self.pass.is_some() {
+        if stands_here || is_inside || self.redis().is_some() {
             self.cors_in_force = self.cors.clone().flatten();
         }
         match self.cors_in_force {
@@ -418,38 +319,6 @@ fn judge(commands: &mut Templates, trust: impl Fn(&str) -> Trust) {
     if let Some(commands) = commands.as_mut().and_then(Rc::get_mut) {
         commands.iter_mut().for_each(|command| command.judge(&trust));
     }
-}
-
-/// `meteorit_pass NAME | URL`
-pub fn pass(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<(), String> {
-    take_location(conf, main, &mut location.pass, "meteorit_pass")
-}
-
-/// `meteorit_selftest NAME | URL`
-pub fn selftest(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<(), String> {
-    take_location(conf, main, &mut location.selftest, "meteorit_selftest")
-}
-
-/// Makes this module handle the location, for the Redis that the directive of this name gives.
-fn take_location(conf: &mut Conf, main: &mut Main, slot: &mut Option<Pass>, directive: &str) -> Result<(), String> {
-    let text = argument(conf);
-    if slot.is_some() {
-        return Err(format!("\"{directive}\" directive is duplicate"));
-    }
-    if text.is_empty() || text.contains(&b'$') {
-        return Err(format!("\"{directive}\" takes the name or the URL of a Redis, without variables"));
-    }
-    let mut core = conf.core();
-    if core.has_handler() {
-        return Err(format!("\"{directive}\" conflicts with another content handler of the location"));
-    }
-    core.set_our_handler();
-    let target = match redis::is_url(&text) {
-        true => Target::Redis(redis::from_url(conf, main, &text)?),
-        false => Target::Name(String::from_utf8_lossy(&text).into_owned()),
-    };
-    *slot = Some(Pass { target, position: conf.position() });
-    Ok(())
 }
 
 /// `meteorit_reject_status CODE`

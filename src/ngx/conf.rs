@@ -395,10 +395,6 @@ impl Core<'_> {
         self.0.handler = Some(exports::content_handler);
     }
 
-    pub fn set_page_handler(&mut self) {
-        self.0.handler = Some(exports::page_handler);
-    }
-
     /// What error_page says, an array of ngx_http_err_page_t; null where there is none.
     pub(super) fn error_pages(&self) -> *mut sys::ngx_array_t {
         self.0.error_pages

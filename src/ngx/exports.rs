@@ -6,6 +6,7 @@ use std::ptr::{self, NonNull};
 use super::conf::{Conf, Directive};
 use super::request::{OutOfMemory, Request};
 use super::{filter, sys, thread};
+use crate::conf::Content;
 use crate::{conf, module, request, status, variables};
 
 /// A static that nginx reads, and writes only while it is single-threaded.
@@ -323,21 +324,20 @@ unsafe fn give(
     }
 }
 
+/// Of every location in which this module answers.
 pub(super) unsafe extern "C" fn content_handler(r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
     let Some(r) = NonNull::new(r) else { return sys::ERROR };
     // SAFETY: nginx gives a live request in its content phase.
     let request = unsafe { Request::new(r) };
+    let handle = match request.location().content() {
+        Some(Content::Status(_) | Content::Ready(_)) => return status::handle(request).0,
+        Some(Content::SelfTest(_)) => request::selftest::handle,
+        Some(Content::Events(_)) | None => request::handle,
+    };
     match request.start() {
-        Ok(()) => request::handle(request).0,
+        Ok(()) => handle(request).0,
         Err(OutOfMemory) => sys::NGX_HTTP_INTERNAL_SERVER_ERROR as sys::ngx_int_t,
     }
-}
-
-/// Of locations that take no events.
-pub(super) unsafe extern "C" fn page_handler(r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
-    let Some(r) = NonNull::new(r) else { return sys::ERROR };
-    // SAFETY: nginx gives a live request in its content phase.
-    status::handle(unsafe { Request::new(r) }).0
 }
 
 unsafe extern "C" fn init_process(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_t {

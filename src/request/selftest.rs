@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::conf::Content;
 use crate::hold::{Ack, Terms};
 use crate::ngx::{Handled, Method, Msec, OutOfMemory, Pending, Request};
 use crate::pool::{Owner, Pool, Work};
@@ -35,7 +36,7 @@ pub fn handle(request: Request) -> Handled {
 }
 
 fn begin(request: Request) {
-    let Some(redis) = request.location().selftest() else {
+    let Some(Content::SelfTest(redis)) = request.location().content() else {
         return give(request, &Err("there is no Redis to test".into()));
     };
     let pool = redis.pool();
