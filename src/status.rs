@@ -2,10 +2,13 @@
 //!
 //! Nothing here blocks, and nothing is counted.
 
+use std::rc::Rc;
+
 use crate::conf::Content;
+use crate::conf::redis::Redis;
 use crate::metrics::{Form, choose, json, prometheus};
 use crate::ngx::{self, Handled, Method, Request};
-use crate::response::{Answer, Body};
+use crate::response::{Answer, Body, Problem};
 
 mod policy;
 
@@ -16,22 +19,20 @@ const PAGE: &str = include_str!("status/page.html");
 pub fn handle(request: Request) -> Handled {
     let mut answer = match (request.method(), request.location().content()) {
         (Method::Get | Method::Head, Some(Content::Status(form))) => status(&request, *form),
-        (Method::Get | Method::Head, Some(Content::Ready(redis))) => {
-            let away = redis.iter().find_map(|redis| Some((&redis.settings.name, redis.pool().takes_events().err()?)));
-            match away {
-                _ if ngx::exiting() => not_ready("the worker is on its way out"),
-                Some((name, why)) => not_ready(&format!("redis \"{name}\": {why}")),
-                None => Answer::json(200, r#""ready":true"#),
-            }
-        }
-        _ => {
-            let mut answer = problem(405, "method-not-allowed", "Method not allowed", "this is only to be read");
-            answer.headers.push(("Allow", "GET, HEAD".into()));
-            answer
-        }
+        (Method::Get | Method::Head, Some(Content::Ready(redis))) => ready(redis),
+        _ => Problem::MethodNotAllowed { allow: "GET, HEAD" }.answer(),
     };
     answer.headers.push(("Cache-Control", "no-store".into()));
     request.answer_without_body(&answer, false)
+}
+
+fn ready(redis: &[Rc<Redis>]) -> Answer {
+    let away = redis.iter().find_map(|redis| Some((&redis.settings.name, redis.pool().takes_events().err()?)));
+    match away {
+        _ if ngx::exiting() => Problem::NotReady("the worker is on its way out".into()).answer(),
+        Some((name, why)) => Problem::NotReady(format!("redis \"{name}\": {why}")).answer(),
+        None => Answer::json(200, r#""ready":true"#),
+    }
 }
 
 fn status(request: &Request, form: Option<Form>) -> Answer {
@@ -50,7 +51,7 @@ fn status(request: &Request, form: Option<Form>) -> Answer {
         return answer;
     }
     let Some(reading) = request.main().and_then(|main| main.reading()) else {
-        return problem(503, "unavailable", "Temporarily unavailable", "there is nothing to count here");
+        return Problem::NothingCounted.answer();
     };
     let mut answer = match form {
         Form::Text => {
@@ -63,23 +64,6 @@ fn status(request: &Request, form: Option<Form>) -> Answer {
         _ => text(json::render(&reading), "application/json"),
     };
     answer.headers.push(("Vary", "Accept".into()));
-    answer
-}
-
-fn not_ready(detail: &str) -> Answer {
-    let mut answer = problem(503, "not-ready", "Not ready", detail);
-    answer.headers.push(("Retry-After", "1".into()));
-    answer
-}
-
-fn problem(status: u16, kind: &str, title: &str, detail: &str) -> Answer {
-    let detail = serde_json::json!(detail);
-    let members =
-        format!(r#""type":"urn:meteorit:problem:{kind}","title":"{title}","status":{status},"detail":{detail}"#);
-    let mut answer = Answer::json(status, &members);
-    if let Some(body) = &mut answer.body {
-        body.media_type = "application/problem+json";
-    }
     answer
 }
 

@@ -25,7 +25,7 @@ fn failure(nginx: &Nginx) -> String {
     let response = get(nginx.port(), "/selftest");
     assert_eq!(response.status, 503, "{}", response.text());
     assert_eq!(response.header("Content-Type"), Some("application/problem+json"));
-    assert_eq!(response.header("Cache-Control"), Some("no-store"));
+    assert_eq!((response.header("Cache-Control"), response.header("Retry-After")), (Some("no-store"), Some("1")));
     let problem = response.json();
     assert_eq!(problem["type"], "urn:meteorit:problem:self-test-failed");
     assert_eq!(problem["status"], 503);
@@ -182,6 +182,7 @@ fn head_is_answered_and_what_would_send_something_is_not() {
     assert_eq!((response.status, response.text().as_str()), (200, ""));
     let response = post(nginx.port(), "/selftest", "{}");
     assert_eq!((response.status, response.header("Allow")), (405, Some("GET, HEAD")));
+    assert_eq!(response.json()["detail"], "the methods here are GET, HEAD");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The content handler of a location with `meteorit_selftest`: writes a value to its Redis, reads it back and deletes it, over
 //! the connections that events take, and tells what came of it. Nothing of it is kept for later.
 
-use std::borrow::Cow;
 use std::time::Instant;
 
 use serde_json::json;
@@ -10,7 +9,7 @@ use crate::conf::Content;
 use crate::hold::{Ack, Terms};
 use crate::ngx::{Handled, Method, Msec, OutOfMemory, Pending, Request};
 use crate::pool::{Owner, Pool, Work};
-use crate::response::{Answer, Body, Fate, Problem};
+use crate::response::{Answer, Fate, Problem};
 use crate::selftest::SelfTest;
 use crate::variables;
 
@@ -83,20 +82,19 @@ fn give(request: Request, result: &Result) {
 }
 
 fn answer(request: &Request, result: &Result) -> Answer {
-    let (fate, status, media_type, body) = match result {
+    let (fate, mut answer) = match result {
         Ok((value, took)) => {
             let took = (took * 1000.0).round() / 1000.0;
-            (Fate::Stored, 200, "application/json", json!({ "value": value, "round_trip_ms": took }))
+            (Fate::Stored, Answer::json(200, &format!(r#""round_trip_ms":{took},"value":{}"#, json!(value))))
         }
         Err(detail) => {
-            let (kind, title) = ("urn:meteorit:problem:self-test-failed", "Self-test failed");
-            let body = json!({ "type": kind, "title": title, "status": 503, "detail": detail });
-            (Fate::Unavailable, 503, "application/problem+json", body)
+            let problem = Problem::SelfTestFailed(detail.clone());
+            (problem.fate(), problem.answer())
         }
     };
     if let Some(note) = request.note() {
         note.fate.set(Some(fate));
     }
-    let body = Body { media_type, bytes: body.to_string().into_bytes().into() };
-    Answer { status, headers: vec![("Cache-Control", Cow::Borrowed("no-store"))], body: Some(body) }
+    answer.headers.push(("Cache-Control", "no-store".into()));
+    answer
 }

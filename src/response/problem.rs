@@ -67,6 +67,12 @@ pub enum Problem {
     },
     /// nginx lacks memory, or cannot read back its temporary file.
     NoResources,
+    /// What `meteorit_ready` asks for does not take events now, for this reason.
+    NotReady(String),
+    /// Why the test of a Redis failed.
+    SelfTestFailed(String),
+    /// `meteorit_status` has nothing to tell.
+    NothingCounted,
 }
 
 /// A status, and what stands in the problem details beside it.
@@ -93,9 +99,13 @@ impl Problem {
         match self {
             Problem::Redis(outcome) => outcome.fate(),
             Problem::Batch(report) => report.fate(),
-            Problem::BacklogFull { .. } | Problem::Away { .. } | Problem::NotSetAside { .. } | Problem::NoResources => {
-                Fate::Unavailable
-            }
+            Problem::BacklogFull { .. }
+            | Problem::Away { .. }
+            | Problem::NotSetAside { .. }
+            | Problem::NoResources
+            | Problem::NotReady(_)
+            | Problem::SelfTestFailed(_)
+            | Problem::NothingCounted => Fate::Unavailable,
             Problem::Told { problem, .. } => problem.fate(),
             _ => Fate::Rejected,
         }
@@ -127,7 +137,10 @@ impl Problem {
             Problem::NotSetAside { .. } => return Why::Unavailable(Lack::NotSetAside),
             Problem::NoResources => return Why::Unavailable(Lack::NoResources),
             Problem::Redis(_) => return Why::Unavailable(Lack::Redis),
-            Problem::Batch(_) => return Why::Else,
+            // The first says it of each event; the others are of no event.
+            Problem::Batch(_) | Problem::NotReady(_) | Problem::SelfTestFailed(_) | Problem::NothingCounted => {
+                return Why::Else;
+            }
             Problem::Told { problem, .. } => return problem.why(),
         })
     }
@@ -288,7 +301,7 @@ impl Problem {
     pub fn words(&self) -> Words {
         let (status, kind, title, detail) = match self {
             Problem::MethodNotAllowed { allow } => {
-                (405, "method-not-allowed", "Method not allowed", format!("an event is sent here by {allow}"))
+                (405, "method-not-allowed", "Method not allowed", format!("the methods here are {allow}"))
             }
             Problem::ForeignOrigin(origin) => {
                 let origin = String::from_utf8_lossy(origin);
@@ -360,6 +373,11 @@ impl Problem {
                 "Temporarily unavailable",
                 "the server lacks memory or disk; nothing was written".to_owned(),
             ),
+            Problem::NotReady(detail) => (503, "not-ready", "Not ready", detail.clone()),
+            Problem::SelfTestFailed(detail) => (503, "self-test-failed", "Self-test failed", detail.clone()),
+            Problem::NothingCounted => {
+                (503, "unavailable", "Temporarily unavailable", "there is nothing to count here".to_owned())
+            }
             Problem::NotSetAside { detail, .. } => {
                 (503, "not-set-aside", "Rejected event not set aside", detail.clone())
             }
