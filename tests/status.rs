@@ -215,7 +215,8 @@ fn locations_that_a_zone_has_no_room_for_are_counted_together() {
         .map(|n| format!("location = /{n} {{ meteorit_pass queue; meteorit_command RPUSH list x; }}\n"))
         .collect();
     let nginx = site(&format!("meteorit_zone small 32k; {}", redis_block(&redis)), &locations).start();
-    assert!(nginx.wait_log("\"meteorit_zone\" is full").contains("[warn]"));
+    let warning = nginx.wait_log("\"meteorit_zone\" is full");
+    assert!(warning.contains("[warn]") && !warning.contains("Redises"), "{warning}");
     for n in 0..100 {
         assert_eq!(post(nginx.port(), &format!("/{n}"), "{}").status, 204);
     }
@@ -230,6 +231,21 @@ fn locations_that_a_zone_has_no_room_for_are_counted_together() {
     assert_eq!(entries.iter().map(stored).sum::<u64>(), 100);
     assert!(stored(other) > 1 && stored(&entries[0]) == 1, "{now}");
     assert_eq!(nginx.count_log("is full"), 1);
+    // Of those told of one stands for all that have no place of their own.
+    let left = 100 - (entries.len() - 1);
+    assert!(warning.contains(&format!("locations counted as \"other\" only: {left}")), "{warning}");
+}
+
+#[test]
+fn a_zone_without_room_for_all_redises_tells_them_from_locations() {
+    let redises = |count: usize| -> String {
+        (0..count).map(|n| format!("meteorit_redis r{n} {{ server redis://127.0.0.1:1; }}\n")).collect()
+    };
+    let locations: String =
+        (0..3).map(|n| format!("location = /{n} {{ meteorit_pass r{n}; meteorit_command RPUSH list x; }}\n")).collect();
+    let nginx = site(&format!("meteorit_zone small 32k; {}", redises(100)), &locations).start();
+    let warning = nginx.wait_log("\"meteorit_zone\" is full");
+    assert!(warning.contains("; locations counted as \"other\" only: 3, Redises not counted: "), "{warning}");
 }
 
 #[test]

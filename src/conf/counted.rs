@@ -87,24 +87,27 @@ impl Main {
         self.shared.table.set(Some(table));
         let [server, location, redis] = OTHER;
         let other = metrics::Location::find(&table, metrics::Location::key(server, location, redis));
-        let mut left = 0;
+        let (mut redises, mut locations) = (0, 0);
         for redis in &self.redis {
             match metrics::Redis::find(&table, metrics::Redis::key(&redis.settings.label)) {
                 Some(counters) => redis.counters.set(counters),
-                None => left += 1,
+                None => redises += 1,
             }
         }
         for counted in &self.shared.counted {
             let Counted { server, location, redis, counters, is_other } = &**counted;
             let found = metrics::Location::find(&table, metrics::Location::key(server, location, redis));
-            left += usize::from(found.is_none());
+            locations += usize::from(found.is_none());
             is_other.set(found.is_none());
             counters.set(found.or(other).unwrap_or(metrics::Location::nowhere()));
         }
-        if left > 0 {
-            warn(&format!(
-                "\"meteorit_zone\" is full: {left} locations are counted as \"{server}\" only; give it a larger size"
-            ));
+        let left = [
+            (locations, format!("locations counted as \"{server}\" only: {locations}")),
+            (redises, format!("Redises not counted: {redises}")),
+        ];
+        let left: Vec<String> = left.into_iter().filter(|(count, _)| *count > 0).map(|(_, text)| text).collect();
+        if !left.is_empty() {
+            warn(&format!("\"meteorit_zone\" is full, give it a larger size; {}", left.join(", ")));
         }
     }
 
