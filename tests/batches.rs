@@ -19,21 +19,11 @@ const SOON: Duration = Duration::from_secs(20);
 
 const LINES: &str = "application/x-ndjson";
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
-    /// A server with these directives and locations; `PASS` stands for a meteorit_pass with one command, `REDIS` for the URL.
+    /// A server with these directives and locations.
     fn start(text: &str) -> Site {
-        let redis = Redis::start();
-        let text = text.replace("PASS", "meteorit_pass REDIS; meteorit_command RPUSH list $event;");
-        let nginx = Nginx::builder()
-            .log_format("$uri $status $meteorit_status event=[$event] kind=[$event_kind] id=[$meteorit_id]")
-            .text(&text.replace("REDIS", &redis.url()))
-            .start();
-        Site { nginx, redis }
+        let format = "$uri $status $meteorit_status event=[$event] kind=[$event_kind] id=[$meteorit_id]";
+        Site::of(Nginx::builder().log_format(format), text)
     }
 
     #[track_caller]
@@ -49,9 +39,7 @@ impl Site {
     /// What has been written since the last time.
     #[track_caller]
     fn written(&self) -> Vec<String> {
-        let list = self.redis.list("list");
-        self.redis.cmd(&["DEL", "list"]);
-        list.into_iter().map(|element| String::from_utf8(element).expect("text")).collect()
+        self.taken("list")
     }
 }
 

@@ -20,11 +20,6 @@ const COMMANDS: &str =
 /// What nginx logs when a body does not fit into memory.
 const BUFFERED: &str = "a client request body is buffered to a temporary file";
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
     fn start() -> Site {
         Site::with("")
@@ -32,18 +27,11 @@ impl Site {
 
     /// With more directives in the location.
     fn with(directives: &str) -> Site {
-        let redis = Redis::start();
         let location = format!(
             "client_max_body_size {MAX_BODY};\nmeteorit_max_event_size {MAX_EVENT};\n\
-             location /events {{ {} {directives} }}",
-            COMMANDS.replace("REDIS", &redis.url())
+             location /events {{ {COMMANDS} {directives} }}"
         );
-        let nginx = Nginx::builder().http2().body_buffer(&BUFFER.to_string()).text(&location).start();
-        Site { nginx, redis }
-    }
-
-    fn http(&self) -> Http {
-        Http::connect(self.nginx.port())
+        Site::of(Nginx::builder().http2().body_buffer(&BUFFER.to_string()), &location)
     }
 
     /// What was stored since the last look, in order.

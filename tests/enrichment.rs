@@ -4,26 +4,9 @@ mod common;
 
 use common::*;
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
-    /// Locations, or whole servers, in which `PASS` stands for a location's way of pushing the event to `list`.
     fn start(text: &str) -> Site {
-        let redis = Redis::start();
-        let push = format!("meteorit_pass {0}; meteorit_command RPUSH list $event;", redis.url());
-        let text = text.replace("PASS", &push).replace("REDIS", &redis.url());
-        let nginx = Nginx::builder().log_format("$uri $status [$event_x]").text(&text).start();
-        Site { nginx, redis }
-    }
-
-    #[track_caller]
-    fn take(&self, key: &str) -> Vec<String> {
-        let list = self.redis.list(key);
-        self.redis.cmd(&["DEL", key]);
-        list.into_iter().map(|element| String::from_utf8(element).unwrap()).collect()
+        Site::of(Nginx::builder().log_format("$uri $status [$event_x]"), text)
     }
 
     /// What is stored of an event.
@@ -31,7 +14,7 @@ impl Site {
     fn stored(&self, path: &str, event: &str) -> String {
         let response = post(self.nginx.port(), path, event);
         assert_eq!(response.status, 204, "{event}: {}", response.text());
-        self.take("list").pop().expect("an event")
+        self.taken("list").pop().expect("an event")
     }
 
     /// The status of an event sent with these bytes as its query string.
@@ -158,7 +141,7 @@ fn a_text_is_escaped_and_stays_one_string() {
     assert_eq!(site.stored("/arg?v=null", "{}"), r#"{"v":"null"}"#);
     let request = Request::post("/header", "{}").header("X-V", r#"x","role":"admin"#);
     assert_eq!(Http::connect(site.nginx.port()).call(&request).status, 204);
-    assert_eq!(site.take("list"), [r#"{"v":"x\",\"role\":\"admin"}"#]);
+    assert_eq!(site.taken("list"), [r#"{"v":"x\",\"role\":\"admin"}"#]);
 }
 
 #[test]
@@ -173,7 +156,7 @@ fn a_text_that_is_no_utf_8_gets_replacement_characters() {
         (b"\xc0\xaf", "\u{fffd}\u{fffd}"),
     ] {
         assert_eq!(site.status_with_query("/", &[b"v=", bytes].concat()), 204, "{bytes:?}");
-        assert_eq!(site.take("list"), [format!("{{\"v\":\"{text}\"}}")], "{bytes:?}");
+        assert_eq!(site.taken("list"), [format!("{{\"v\":\"{text}\"}}")], "{bytes:?}");
     }
 }
 
@@ -197,7 +180,7 @@ fn a_json_value_is_added_as_it_is() {
         (r#""\"text\"""#, r#""text""#),
     ] {
         let stored = site.stored("/", &format!("{{\"x\":{x}}}"));
-        let at = site.take("at").pop().unwrap();
+        let at = site.taken("at").pop().unwrap();
         assert_eq!(stored, format!(r#"{{"x":{x},"meta":{{"v": 1, "tags":["a"] }},"copy":{copy},"at":{at}}}"#));
     }
     let stored = site.stored("/", r#"{"x":null,"copy":1}"#);
@@ -242,7 +225,7 @@ fn a_value_that_is_not_json_makes_the_event_a_422() {
     assert_eq!((&problem["type"], &problem["status"]), (&"urn:meteorit:problem:invalid-field".into(), &422.into()));
     assert_eq!(problem["detail"], "the value of the member \"x\" is not JSON");
     assert_eq!(site.status_with_query("/", b"x=1"), 204);
-    assert_eq!(site.take("list"), [r#"{"x":1}"#]);
+    assert_eq!(site.taken("list"), [r#"{"x":1}"#]);
 }
 
 #[test]
@@ -263,7 +246,7 @@ fn commands_see_the_result_and_values_see_what_was_sent() {
     let sent = r#"{"x":"1"}"#;
     let enriched = r#"{"x":"new 1","was":"1","o":{"y":"added"},"old":"none","all":"{\"x\":\"1\"}"}"#;
     assert_eq!(site.stored("/a", sent), enriched);
-    assert_eq!(site.take("seen"), ["new 1", "1", "added", "none", sent, enriched]);
+    assert_eq!(site.taken("seen"), ["new 1", "1", "added", "none", sent, enriched]);
     assert_eq!(site.redis.get("count").unwrap(), b"1");
     assert_eq!(site.nginx.wait_access("/a "), "/a 204 [new 1]");
 }
@@ -278,7 +261,7 @@ fn a_map_that_a_value_used_is_made_anew_for_the_commands() {
          }",
     );
     assert_eq!(site.stored("/", r#"{"x":"s"}"#), r#"{"x":"long text","was":"small"}"#);
-    assert_eq!(site.take("seen"), ["large"]);
+    assert_eq!(site.taken("seen"), ["large"]);
 }
 
 #[test]
@@ -303,7 +286,7 @@ fn a_level_with_fields_of_its_own_inherits_none() {
     assert_eq!(site.stored("/outer/inner", "{}"), r#"{"c":"outer"}"#);
     assert_eq!(site.stored("/if?x=1", "{}"), r#"if:{"a":"http","b":"http"}"#);
     assert_eq!(post(site.nginx.port_n(2), "/", "{}").status, 204);
-    assert_eq!(site.take("list"), [r#"{"d":"server"}"#]);
+    assert_eq!(site.taken("list"), [r#"{"d":"server"}"#]);
 }
 
 #[test]

@@ -5,21 +5,13 @@ mod common;
 use common::*;
 use std::time::Duration;
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
-    /// Locations, or whole servers, in which `REDIS` stands for the URL of a Redis.
     fn start(text: &str) -> Site {
         Site::logging("$uri $status", text)
     }
 
     fn logging(format: &str, text: &str) -> Site {
-        let redis = Redis::start();
-        let nginx = Nginx::builder().log_format(format).text(&text.replace("REDIS", &redis.url())).start();
-        Site { nginx, redis }
+        Site::of(Nginx::builder().log_format(format), text)
     }
 
     #[track_caller]
@@ -34,10 +26,6 @@ impl Site {
         self.redis.cmd(&["DEL", "list"]);
         self.store(path, event);
         self.list("list")
-    }
-
-    fn list(&self, key: &str) -> Vec<String> {
-        self.redis.list(key).into_iter().map(|element| String::from_utf8(element).unwrap()).collect()
     }
 }
 

@@ -5,22 +5,14 @@ mod common;
 use common::*;
 use std::time::{Duration, Instant};
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
-    /// Locations, or whole servers, in which `REDIS` stands for the URL of a Redis.
     fn start(text: &str) -> Site {
         Site::with(text, |builder| builder)
     }
 
     fn with(text: &str, change: impl FnOnce(NginxBuilder) -> NginxBuilder) -> Site {
-        let redis = Redis::start();
         let builder = Nginx::builder().log_format("$request_uri $status $meteorit_status $meteorit_redis_time");
-        let nginx = change(builder.text(&text.replace("REDIS", &redis.url()))).start();
-        Site { nginx, redis }
+        Site::of(change(builder), text)
     }
 
     /// The status of an event sent there.
@@ -35,10 +27,6 @@ impl Site {
         self.redis.cmd(&["FLUSHDB"]);
         let status = Http::connect(self.nginx.port()).request(method, path, &[], "{}").status;
         (status, lists.map(|list| self.redis.len(list)))
-    }
-
-    fn list(&self, key: &str) -> Vec<String> {
-        self.redis.list(key).into_iter().map(|element| String::from_utf8(element).unwrap()).collect()
     }
 }
 

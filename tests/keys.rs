@@ -6,17 +6,9 @@ use common::*;
 use serde_json::json;
 use std::process::Command;
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
-    /// Locations, or whole servers, in which `REDIS` stands for the URL of a Redis.
     fn start(text: &str) -> Site {
-        let redis = Redis::start();
-        let nginx = Nginx::start(&text.replace("REDIS", &redis.url()));
-        Site { nginx, redis }
+        Site::of(Nginx::builder(), text)
     }
 
     /// The status of an event, and the keys that it leaves in Redis, sorted.

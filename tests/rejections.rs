@@ -8,23 +8,10 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
-    /// A server with these directives and locations; `PASS` stands for a meteorit_pass with one command.
+    /// A server with these directives and locations.
     fn start(text: &str) -> Site {
-        let redis = Redis::start();
-        let pass = format!("meteorit_pass {}; meteorit_command RPUSH list $event;", redis.url());
-        let format = "$uri $status $meteorit_status $meteorit_redis_time";
-        let nginx = Nginx::builder().log_format(format).text(&text.replace("PASS", &pass)).start();
-        Site { nginx, redis }
-    }
-
-    fn http(&self) -> Http {
-        Http::connect(self.nginx.port())
+        Site::of(Nginx::builder().log_format("$uri $status $meteorit_status $meteorit_redis_time"), text)
     }
 }
 

@@ -11,21 +11,12 @@ const SOON: Duration = Duration::from_secs(10);
 
 const SCHEMA: &str = r#"{"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}"#;
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
-    /// Locations in which `PASS` stands for a meteorit_pass with one command and one for rejected events, `REDIS` for a URL.
+    /// Locations in which `PASS` has a command for rejected events too.
     fn start(text: &str) -> Site {
-        let redis = Redis::start();
-        let pass = "meteorit_pass REDIS; meteorit_command RPUSH list $event; \
-                    meteorit_reject_command RPUSH rejected $meteorit_error $event;";
-        let text = text.replace("PASS", pass).replace("REDIS", &redis.url());
+        let text = text.replace("PASS", "PASS meteorit_reject_command RPUSH rejected $meteorit_error $event;");
         let format = "$uri $status $meteorit_status id=[$meteorit_id] error=$meteorit_error";
-        let nginx = Nginx::builder().file("n.json", SCHEMA).log_format(format).text(&text).start();
-        Site { nginx, redis }
+        Site::of(Nginx::builder().file("n.json", SCHEMA).log_format(format), &text)
     }
 
     #[track_caller]
@@ -44,12 +35,6 @@ impl Site {
 
     fn stored(&self) -> Vec<String> {
         self.taken("list")
-    }
-
-    fn taken(&self, key: &str) -> Vec<String> {
-        let list = self.redis.list(key);
-        self.redis.cmd(&["DEL", key]);
-        list.into_iter().map(|element| String::from_utf8_lossy(&element).into_owned()).collect()
     }
 }
 

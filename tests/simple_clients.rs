@@ -14,33 +14,16 @@ const SOON: Duration = Duration::from_secs(20);
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
-    /// A server with these directives and locations; `PASS` stands for a meteorit_pass with one command.
+    /// A server with these directives and locations.
     fn start(text: &str) -> Site {
-        let redis = Redis::start();
-        let pass = format!("meteorit_pass {}; meteorit_command RPUSH list $event;", redis.url());
-        let nginx = Nginx::builder()
-            .log_format("$request_method $uri $status $meteorit_status")
-            .text(&text.replace("PASS", &pass).replace("REDIS", &redis.url()))
-            .start();
-        Site { nginx, redis }
-    }
-
-    fn http(&self) -> Http {
-        Http::connect(self.nginx.port())
+        Site::of(Nginx::builder().log_format("$request_method $uri $status $meteorit_status"), text)
     }
 
     /// What has been written since the last time.
     #[track_caller]
     fn written(&self) -> Vec<String> {
-        let list = self.redis.list("list");
-        self.redis.cmd(&["DEL", "list"]);
-        list.into_iter().map(|element| String::from_utf8(element).expect("text")).collect()
+        self.taken("list")
     }
 }
 

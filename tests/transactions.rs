@@ -5,16 +5,10 @@ mod common;
 use common::*;
 use serde_json::json;
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
     fn start(location: &str) -> Site {
-        let redis = Redis::start();
-        let text = format!("location / {{ meteorit_pass {}; meteorit_transaction on; {location} }}", redis.url());
-        Site { nginx: Nginx::builder().server(&text).allow_log("redis \"").start(), redis }
+        let text = format!("location / {{ meteorit_pass REDIS; meteorit_transaction on; {location} }}");
+        Site::of(Nginx::builder().allow_log("redis \""), &text)
     }
 
     #[track_caller]

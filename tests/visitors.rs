@@ -7,30 +7,13 @@ use std::process::Command;
 
 const KEY: &str = "0123456789abcdef-secret";
 
-struct Site {
-    nginx: Nginx,
-    redis: Redis,
-}
-
 impl Site {
-    /// Locations or servers in which `REDIS` stands for the URL of a Redis.
     fn start(text: &str) -> Site {
         Site::with(text, |builder| builder)
     }
 
     fn with(text: &str, change: impl FnOnce(NginxBuilder) -> NginxBuilder) -> Site {
-        let redis = Redis::start();
-        let builder = Nginx::builder().log_format("$uri [$meteorit_masked_addr]");
-        let nginx = change(builder.text(&text.replace("REDIS", &redis.url()))).start();
-        Site { nginx, redis }
-    }
-
-    /// What the last event added to `list`.
-    #[track_caller]
-    fn take(&self) -> Vec<String> {
-        let list = self.redis.list("list");
-        self.redis.cmd(&["DEL", "list"]);
-        list.into_iter().map(|element| String::from_utf8(element).unwrap()).collect()
+        Site::of(change(Nginx::builder().log_format("$uri [$meteorit_masked_addr]")), text)
     }
 
     /// What an event adds to `list`.
@@ -38,7 +21,7 @@ impl Site {
     fn listed(&self, request: &Request) -> Vec<String> {
         let response = Http::connect(self.nginx.port()).call(request);
         assert_eq!(response.status, 204, "{}", response.text());
-        self.take()
+        self.taken("list")
     }
 }
 
@@ -71,7 +54,7 @@ fn an_ipv6_address_keeps_its_first_48_bits() {
         let url = format!("http://{host}:{}/", site.nginx.port_n(n));
         let response = curl(&["-g", "-H", "Content-Type: application/json", "-d", "{}", &url]);
         assert_eq!(response.status, 204, "{}", response.stderr);
-        site.take()
+        site.taken("list")
     };
     assert_eq!(send("[::1]", 2), ["::", "::1"]);
     assert_eq!(send("[::1]", 3), ["::", "::1"]);
@@ -116,7 +99,7 @@ fn a_client_of_a_unix_socket_has_no_address() {
     let socket = site.nginx.dir().join("http.sock").display().to_string();
     let json = "Content-Type: application/json";
     assert_eq!(curl(&["--unix-socket", &socket, "-H", json, "-d", "{}", "http://localhost/"]).status, 204);
-    assert_eq!(site.take(), ["[]"]);
+    assert_eq!(site.taken("list"), ["[]"]);
 }
 
 /// HMAC-SHA256 in hexadecimal, by Python.

@@ -20,6 +20,7 @@ mod proxy;
 mod random;
 mod redis;
 mod resp;
+mod site;
 mod spool;
 mod system;
 
@@ -37,6 +38,7 @@ pub use process::{cpu_time, is_running, open_fds, rss_kb, spawn, title};
 pub use proxy::{Loses, Proxy};
 pub use random::Random;
 pub use redis::{Redis, RedisBuilder};
+pub use site::Site;
 pub use spool::{spool_tool, spooled};
 pub use system::{kill, set_backlog};
 
