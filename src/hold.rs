@@ -23,7 +23,7 @@ pub struct Terms {
     pub ack: Ack,
     /// Whether a command is sent again of which nobody knows whether Redis did it (`meteorit_retry ambiguous`).
     pub ambiguous: bool,
-    /// Whether it goes to the spool what Redis does not take now.
+    /// Whether what Redis does not take now goes to the spool.
     pub spool: bool,
 }
 
