@@ -1,44 +1,30 @@
 //! The configuration: this module's directives, one file per concept, and what they leave behind.
 
-#[cfg(feature = "nginx")]
 mod command;
-#[cfg(feature = "nginx")]
 mod content;
-#[cfg(feature = "nginx")]
 mod counted;
-#[cfg(feature = "nginx")]
 mod definition;
-#[cfg(feature = "nginx")]
 mod field;
-#[cfg(feature = "nginx")]
 mod location;
-#[cfg(feature = "nginx")]
 mod methods;
-#[cfg(feature = "nginx")]
 pub mod redis;
-#[cfg(all(feature = "nginx", feature = "schema"))]
+#[cfg(feature = "schema")]
 pub mod schema;
-pub mod url;
 
-#[cfg(feature = "nginx")]
 pub use content::Content;
-#[cfg(feature = "nginx")]
 pub use location::Location;
 
-#[cfg(feature = "nginx")]
 use std::ffi::CStr;
+use std::rc::Rc;
 
-#[cfg(feature = "nginx")]
 use crate::ngx::context::{HTTP, IF_IN_LOCATION, LIMIT_EXCEPT, LOCATION, SERVER};
-#[cfg(feature = "nginx")]
 use crate::ngx::{CommandArgs, Directive};
 
 /// What is configured once, for the http block.
-#[cfg(feature = "nginx")]
 #[derive(Default)]
 pub struct Main {
     /// Each `meteorit_redis` block, and each URL that stands in place of a name.
-    pub redis: Vec<std::rc::Rc<redis::Redis>>,
+    pub redis: Vec<Rc<redis::Redis>>,
     /// The variables that directives define.
     pub defined: Vec<Defined>,
     /// Whether `meteorit_cors` stands anywhere.
@@ -47,17 +33,15 @@ pub struct Main {
     shared: counted::Shared,
 }
 
-#[cfg(feature = "nginx")]
 impl Main {
     /// The Redis of that name, for the directive that stands at `position`.
-    fn named(&self, name: &str, position: &crate::ngx::Position) -> Result<std::rc::Rc<redis::Redis>, String> {
+    fn named(&self, name: &str, position: &crate::ngx::Position) -> Result<Rc<redis::Redis>, String> {
         let named = self.redis.iter().find(|redis| redis.settings.name == name);
         named.cloned().ok_or_else(|| format!("unknown \"meteorit_redis\" \"{name}\" in {position}"))
     }
 }
 
 /// A variable that directives define, in one location or in several.
-#[cfg(feature = "nginx")]
 pub struct Defined {
     /// In lower case.
     pub name: String,
@@ -67,7 +51,6 @@ pub struct Defined {
 
 /// Every directive of this module. A setting stands where nginx lets such settings stand, and is inherited by what is
 /// inside.
-#[cfg(feature = "nginx")]
 pub const DIRECTIVES: &[Directive] = &[
     Directive { name: c"meteorit_zone", contexts: HTTP, args: CommandArgs::Two, set: counted::zone },
     Directive { name: c"meteorit_redis", contexts: HTTP, args: CommandArgs::NamedBlock, set: redis::block },
@@ -122,7 +105,6 @@ pub const DIRECTIVES: &[Directive] = &[
     setting(c"meteorit_max_members", CommandArgs::One, location::max_members),
 ];
 
-#[cfg(feature = "nginx")]
 const fn setting(
     name: &'static CStr,
     args: CommandArgs,

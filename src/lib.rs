@@ -57,7 +57,8 @@ pub mod response;
 
 pub mod backoff;
 
-pub mod conf;
+#[cfg(feature = "nginx")]
+mod conf;
 
 pub mod cors;
 
@@ -72,6 +73,8 @@ pub mod selftest;
 
 #[cfg(feature = "nginx")]
 mod status;
+
+pub mod url;
 
 #[cfg(feature = "nginx")]
 mod variables;

@@ -4,7 +4,6 @@ use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::url::{self, Server};
 use super::{Location, Main};
 use crate::batch;
 use crate::connection::Lost;
@@ -14,6 +13,7 @@ use crate::pool::Pool;
 use crate::reply::{Reply, printable};
 use crate::response::Problem;
 use crate::spool::record;
+use crate::url::{self, Server};
 
 /// A configured Redis.
 pub struct Redis {

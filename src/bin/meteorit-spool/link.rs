@@ -5,8 +5,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use ngx_http_meteorit_module::conf::url::{self, Server};
 use ngx_http_meteorit_module::reply::{Parser, Reply, Transaction, Verdict, printable};
+use ngx_http_meteorit_module::url::{self, Server};
 
 use crate::Result;
 
