@@ -246,6 +246,9 @@ fn a_zone_without_room_for_all_redises_tells_them_from_locations() {
     let nginx = site(&format!("meteorit_zone small 32k; {}", redises(100)), &locations).start();
     let warning = nginx.wait_log("\"meteorit_zone\" is full");
     assert!(warning.contains("; locations counted as \"other\" only: 3, Redises not counted: "), "{warning}");
+    // Nor are they told of.
+    let left = 100 - status(&nginx)["redis"].as_array().unwrap().len();
+    assert!(left > 0 && warning.contains(&format!("Redises not counted: {left}")), "{warning}");
 }
 
 #[test]

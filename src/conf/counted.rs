@@ -89,10 +89,9 @@ impl Main {
         let other = metrics::Location::find(&table, metrics::Location::key(server, location, redis));
         let (mut redises, mut locations) = (0, 0);
         for redis in &self.redis {
-            match metrics::Redis::find(&table, metrics::Redis::key(&redis.settings.label)) {
-                Some(counters) => redis.counters.set(counters),
-                None => redises += 1,
-            }
+            let found = metrics::Redis::find(&table, metrics::Redis::key(&redis.settings.label));
+            redises += usize::from(found.is_none());
+            redis.counters.set(found);
         }
         for counted in &self.shared.counted {
             let Counted { server, location, redis, counters, is_other } = &**counted;
@@ -142,11 +141,9 @@ impl Main {
             let [server, location, redis] = OTHER;
             reading.locations.push(LocationReading::new(server, location, redis, other.counters()));
         }
-        reading.redis = self
-            .redis
-            .iter()
-            .map(|redis| {
-                let settings = &redis.settings;
+        let counted = self.redis.iter().filter_map(|redis| Some((&redis.settings, redis.counters.get()?)));
+        reading.redis = counted
+            .map(|(settings, counters)| {
                 RedisReading::new(
                     &table,
                     &settings.label,
@@ -154,7 +151,7 @@ impl Main {
                     settings.max_pending.into(),
                     settings.backlog as u64,
                     settings.spool.as_ref().map(|spool| spool.max_size),
-                    redis.counters.get(),
+                    counters,
                     metrics::Redis::key(&settings.label),
                     unix_ms,
                     ngx::lives,

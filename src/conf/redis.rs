@@ -18,8 +18,8 @@ use crate::url::{self, Server};
 /// A configured Redis.
 pub struct Redis {
     pub settings: Rc<Settings>,
-    /// What all workers count of it.
-    pub counters: Cell<metrics::Redis>,
+    /// What all workers count of it; None where the zone has no room.
+    pub counters: Cell<Option<metrics::Redis>>,
     /// What this worker has of it.
     pub gauges: Cell<metrics::Gauges>,
     /// Made by the first request of a worker, so that neither `nginx -t` nor the master connects.
@@ -83,7 +83,7 @@ impl Redis {
     fn new(settings: Settings) -> Rc<Redis> {
         Rc::new(Redis {
             settings: Rc::new(settings),
-            counters: Cell::new(metrics::Redis::nowhere()),
+            counters: Cell::new(None),
             gauges: Cell::new(metrics::Gauges::nowhere()),
             pool: OnceCell::new(),
         })
@@ -91,7 +91,10 @@ impl Redis {
 
     /// This worker's pool.
     pub fn pool(&self) -> &Pool {
-        self.pool.get_or_init(|| Pool::new(self.settings.clone(), self.counters.get(), self.gauges.get()))
+        self.pool.get_or_init(|| {
+            let counters = self.counters.get().unwrap_or(metrics::Redis::nowhere());
+            Pool::new(self.settings.clone(), counters, self.gauges.get())
+        })
     }
 
     /// Looks after what the spool holds, in a worker that begins.
