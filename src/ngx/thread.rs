@@ -82,11 +82,6 @@ mod pool {
     }
 
     impl ThreadPool {
-        /// Whether this nginx has threads.
-        pub const fn available() -> bool {
-            true
-        }
-
         /// Has `work` done in one of nginx's threads, and then `done` called in the event loop, with what `work` gave, or
         /// None when it panicked. Works of one pool may overtake one another, and so may their results. On an error neither
         /// is called.
@@ -262,11 +257,6 @@ mod pool {
     }
 
     impl ThreadPool {
-        /// Whether this nginx has threads.
-        pub const fn available() -> bool {
-            false
-        }
-
         /// Never called.
         pub fn run<T: Send + 'static>(
             &self,
