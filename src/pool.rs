@@ -9,7 +9,7 @@ mod requests;
 mod spooler;
 mod state;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 use crate::backoff;
@@ -34,6 +34,8 @@ pub struct Pool {
     state: RefCell<State>,
     /// One per connection: what nginx calls on the connection's events.
     ports: Vec<Rc<Port>>,
+    /// Whether a connection has been made yet.
+    reached: Cell<bool>,
     counters: Redis,
     gauges: Gauges,
 }
@@ -72,7 +74,7 @@ impl Pool {
                 refusals: Quiet::default(),
                 losses: Quiet::default(),
             };
-            Pool { settings, state: RefCell::new(state), ports, counters, gauges }
+            Pool { settings, state: RefCell::new(state), ports, reached: Cell::new(false), counters, gauges }
         })
     }
 
@@ -99,8 +101,8 @@ impl Pool {
         }
     }
 
-    /// Whether events can be taken now; says why not. Opens a connection, where no event has called for one yet: what
-    /// becomes of it shows the next time.
+    /// Whether events can be taken now; says why not. Opens a connection, where no event has called for one: what becomes
+    /// of it shows the next time.
     pub fn takes_events(&self) -> Result<(), &'static str> {
         let mut ready = Ok(());
         self.with(|pool, state, now| {
@@ -109,12 +111,18 @@ impl Pool {
                 pool.open(state, 0, now);
             }
             let Settings { backlog, max_pending, .. } = *pool.settings;
+            let connected = state.lines.iter().any(|line| line.connection.ready_since().is_some());
             let spools = state.spooler.as_ref().is_some_and(|spooler| spooler.takes(now));
             ready = if state.len() >= backlog || state.events() >= max_pending as usize {
                 Err("too much is waiting")
-            } else if state.lines.iter().all(Line::is_away) && !spools {
+            } else if connected || spools {
+                Ok(())
+            } else if state.lines.iter().any(Line::is_away) {
                 Err("it is away")
+            } else if !pool.reached.get() {
+                Err("no connection has been made yet")
             } else {
+                // Redis has closed what was idle.
                 Ok(())
             };
         });
@@ -325,6 +333,7 @@ impl Pool {
     /// The hand-shake is done.
     fn ready(&self, state: &mut State, index: usize, now: Msec) {
         let Some(line) = state.lines.get_mut(index) else { return };
+        self.reached.set(true);
         self.counters.connected(std::mem::take(&mut line.has_failed));
         if !line.on_trial {
             self.prove(line);

@@ -40,13 +40,17 @@ impl Declared {
             Target::Name(name) => main.named(&name, &self.position),
             Target::Redis(redis) => Ok(redis),
         };
-        Ok(match self.content {
+        let content = match self.content {
             Content::Events(target) => Content::Events(find(target)?),
             Content::SelfTest(target) => Content::SelfTest(find(target)?),
             Content::Status(form) => Content::Status(form),
             Content::Ready(targets) if targets.is_empty() => Content::Ready(main.redis.clone()),
             Content::Ready(targets) => Content::Ready(targets.into_iter().map(find).collect::<Result<_, _>>()?),
-        })
+        };
+        if let Content::Ready(redis) = &content {
+            redis.iter().for_each(|redis| redis.is_watched.set(true));
+        }
+        Ok(content)
     }
 }
 

@@ -22,7 +22,9 @@ pub struct Redis {
     pub counters: Cell<Option<metrics::Redis>>,
     /// What this worker has of it.
     pub gauges: Cell<metrics::Gauges>,
-    /// Made by the first request of a worker, so that neither `nginx -t` nor the master connects.
+    /// Whether a `meteorit_ready` asks for it.
+    pub is_watched: Cell<bool>,
+    /// Made by a worker that begins or by its first request, so that neither `nginx -t` nor the master connects.
     pool: OnceCell<Rc<Pool>>,
 }
 
@@ -85,6 +87,7 @@ impl Redis {
             settings: Rc::new(settings),
             counters: Cell::new(None),
             gauges: Cell::new(metrics::Gauges::nowhere()),
+            is_watched: Cell::new(false),
             pool: OnceCell::new(),
         })
     }
@@ -97,10 +100,14 @@ impl Redis {
         })
     }
 
-    /// Looks after what the spool holds, in a worker that begins.
+    /// Looks after what the spool holds, and connects where that is asked for, in a worker that begins.
     pub fn start(&self) {
         if self.settings.spool.is_some() {
             self.pool().start();
+        }
+        if self.is_watched.get() {
+            // Nothing is known yet.
+            let _ = self.pool().takes_events();
         }
     }
 
