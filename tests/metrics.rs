@@ -104,3 +104,27 @@ fn two_databases_of_one_server_are_told_apart() {
     assert_eq!(value(&plain, &format!("meteorit_redis_commands_total{{redis=\"{name}\"}}")), 0.0);
     assert_eq!(value(&plain, &format!("meteorit_redis_commands_total{{redis=\"{name}/1\"}}")), 1.0);
 }
+
+#[test]
+fn an_upgrade_begins_to_count_anew() {
+    let redis = Redis::start();
+    let nginx = Nginx::builder()
+        .http(&format!("meteorit_redis queue {{ server {}; spool spool; }}", redis.url()))
+        .server(SPOOLED)
+        .daemon()
+        .start();
+    let count = || {
+        assert_eq!(post(nginx.port(), "/events", "{}").status, 204);
+        let (_, plain) = text(&nginx, "/prometheus", "*/*");
+        let stored = r#"meteorit_events_total{server="",location="= /events",redis="queue",status="stored"}"#;
+        (value(&plain, stored), value(&plain, "meteorit_start_time_seconds"))
+    };
+    let (first, started) = count();
+    let (second, same) = count();
+    assert_eq!((first, second, same), (1.0, 2.0, started));
+    let old = nginx.upgrade();
+    nginx.wait_gone(&old);
+    let (anew, since) = count();
+    assert_eq!(anew, 1.0);
+    assert!(since > started, "{since} {started}");
+}
