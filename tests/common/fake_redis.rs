@@ -167,7 +167,8 @@ impl Default for Shared {
     }
 }
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than a worker that is away from Redis waits between two attempts to connect.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How soon a thread sees that it shall stop.
 const LOOK: Duration = Duration::from_millis(20);
 

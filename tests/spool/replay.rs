@@ -51,7 +51,7 @@ fn a_replay_leaves_room_for_new_events_within_the_bounds() {
 fn far_away(settings: &str) -> (FakeRedis, Site) {
     let fake = FakeRedis::start(|_, _| Action::reply(":1\r\n"));
     fake.stop_listening();
-    let more = format!("stall_timeout 1h; {settings}");
+    let more = format!("{PATIENT} {settings}");
     let site = Site::with(
         &fake.url(),
         "",
