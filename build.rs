@@ -5,7 +5,7 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(nginx_threads)");
+    println!("cargo::rustc-check-cfg=cfg(nginx_threads, nginx_pcre)");
     #[cfg(feature = "nginx")]
     if let Err(reason) = nginx::main() {
         // One sentence, without the debris of a panic around it.
@@ -159,8 +159,10 @@ mod nginx {
                 )
             })?;
         let text = bindings.to_string();
-        if text.contains("pub const NGX_THREADS: u32 = 1;") {
-            println!("cargo::rustc-cfg=nginx_threads");
+        for (option, cfg) in [("NGX_THREADS", "nginx_threads"), ("NGX_PCRE", "nginx_pcre")] {
+            if text.contains(&format!("pub const {option}: u32 = 1;")) {
+                println!("cargo::rustc-cfg={cfg}");
+            }
         }
         fs::write(out.join("bindings.rs"), text).map_err(|e| format!("cannot write bindings.rs: {e}"))
     }

@@ -3,6 +3,7 @@
 //! What it hands out cannot be misused from safe code: a request is answered exactly once, a timer or posted event
 //! deletes itself, a connection closes itself, a callback never outlives its owner.
 
+mod captures;
 mod conf;
 mod event;
 mod exports;

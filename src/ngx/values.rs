@@ -5,15 +5,14 @@
 
 use std::ptr;
 
+use super::captures::Captures;
 use super::request::{OutOfMemory, Request};
 use super::sys;
 
 /// A request's variables and captures, as they were before the first event of a batch.
 pub(super) struct Saved {
     values: Vec<sys::ngx_http_variable_value_t>,
-    captures: Vec<core::ffi::c_int>,
-    count: sys::ngx_uint_t,
-    data: *mut sys::u_char,
+    captures: Captures,
 }
 
 /// What an event does to a variable.
@@ -51,15 +50,8 @@ impl Request<'_> {
     pub fn save_values(&self) -> Result<(), OutOfMemory> {
         let context = self.context().ok_or(OutOfMemory)?;
         let (values, _) = self.variables();
-        // SAFETY: a live request; it has room for `ncaptures` numbers at least, where it has captures.
-        let saved = unsafe {
-            let r = self.r.as_ptr();
-            let captures = match (*r).captures.is_null() {
-                true => Vec::new(),
-                false => std::slice::from_raw_parts((*r).captures, (*r).ncaptures).to_vec(),
-            };
-            Saved { values: (*values).to_vec(), captures, count: (*r).ncaptures, data: (*r).captures_data }
-        };
+        // SAFETY: a live request.
+        let saved = unsafe { Saved { values: (*values).to_vec(), captures: Captures::of(self.r.as_ptr()) } };
         context.saved.set(Some(Box::new(saved)));
         Ok(())
     }
@@ -68,8 +60,8 @@ impl Request<'_> {
     pub fn forget_values(&self) {
         let saved = self.context().and_then(|context| context.saved.take());
         let (values, variables) = self.variables();
-        // SAFETY: a live request; the two arrays have an entry each for every indexed variable, and captures that were
-        // there before still have their room. Nothing here calls nginx.
+        // SAFETY: a live request; the two arrays have an entry each for every indexed variable, and the captures
+        // are its own. Nothing here calls nginx.
         unsafe {
             for (index, (value, variable)) in (*values).iter_mut().zip(&*variables).enumerate() {
                 if saved.is_none() && value.valid() == 0 && value.not_found() == 0 {
@@ -89,12 +81,7 @@ impl Request<'_> {
                 }
             }
             if let Some(saved) = &saved {
-                let r = self.r.as_ptr();
-                (*r).ncaptures = saved.count;
-                (*r).captures_data = saved.data;
-                if !(*r).captures.is_null() {
-                    (*r).captures.copy_from_nonoverlapping(saved.captures.as_ptr(), saved.captures.len());
-                }
+                saved.captures.restore(self.r.as_ptr());
             }
         }
         if let Some(context) = self.context() {
