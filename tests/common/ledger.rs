@@ -5,13 +5,16 @@
 
 mod audit;
 mod clients;
+mod losses;
 
 pub use audit::{Counts, audit};
 pub use clients::{Book, Ledger, Traffic};
+pub use losses::{Ends, Lost};
 
 use super::random::Random;
 use std::fmt::Write;
 use std::ops::RangeInclusive;
+use std::time::SystemTime;
 
 /// How often an event may be in Redis, by what its client was told, and whether order is kept.
 #[derive(Clone)]
@@ -19,22 +22,27 @@ pub struct Promise {
     statuses: Vec<(RangeInclusive<u16>, RangeInclusive<usize>)>,
     unanswered: RangeInclusive<usize>,
     in_order: bool,
+    /// How many events that it has promised a worker takes with it at most when it is killed.
+    held: usize,
+    /// Whether a worker that ends may say how many of them are lost.
+    may_tell: bool,
 }
 
 impl Promise {
     /// `meteorit_ack stored`: a 2xx is there once, a 503 and an error of the client's are not, whatever is unclear is there once or not,
     /// for nothing is sent twice.
     pub fn stored() -> Promise {
-        Promise { statuses: Vec::new(), unanswered: 0..=1, in_order: true }
+        Promise { statuses: Vec::new(), unanswered: 0..=1, in_order: true, held: 0, may_tell: false }
             .with(200..=204, 1..=1)
             .with(400..=499, 0..=0)
             .with(502..=503, 0..=0)
             .with(504..=504, 0..=1)
     }
 
-    /// `meteorit_ack queued`: a 202 is there, perhaps several times, for what was sent and not answered is sent again.
-    pub fn queued() -> Promise {
-        Promise::stored()
+    /// `meteorit_ack queued`: a 202 is there, perhaps several times, for what was sent and not answered is sent again; but for the last
+    /// ones of a worker that is killed, at most `held`.
+    pub fn queued(held: usize) -> Promise {
+        Promise { held, ..Promise::stored() }
             .with(202..=202, 1..=usize::MAX)
             .with(504..=504, 0..=usize::MAX)
             .with_unanswered(0..=usize::MAX)
@@ -64,6 +72,12 @@ impl Promise {
         self
     }
 
+    /// A worker that ends before Redis has taken what it holds says how many events are lost, and they are.
+    pub fn unless_told(mut self) -> Promise {
+        self.may_tell = true;
+        self
+    }
+
     /// `None`: no such answer can come.
     fn copies(&self, answer: &Answer) -> Option<&RangeInclusive<usize>> {
         match answer {
@@ -88,6 +102,13 @@ pub enum Answer {
     Hung,
 }
 
+impl Answer {
+    /// A 2xx.
+    fn is_promise(self) -> bool {
+        matches!(self, Answer::Status(200..300))
+    }
+}
+
 /// An event that was sent, wholly or in part.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -95,6 +116,10 @@ pub struct Entry {
     /// Its client's connection: the same number for events of one order.
     pub connection: u64,
     pub answer: Answer,
+    /// The process that answered, where it says so in the header `Worker`.
+    pub worker: Option<i32>,
+    /// When the client knew.
+    pub at: SystemTime,
 }
 
 /// The event with this number, the same each time: small mostly, large at times, with texts that need escapes and ones that are no ASCII.

@@ -6,13 +6,14 @@ mod ending;
 use super::conf::{ConfigTest, NginxBuilder, Site};
 use super::installed::version;
 use super::{eventually, process, system, tail, wait_for, within};
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Enough for valgrind on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,6 +27,7 @@ pub struct Nginx {
     workers: usize,
     exit_timeout: Duration,
     allowed: Mutex<Vec<String>>,
+    killed: Mutex<BTreeMap<i32, SystemTime>>,
     sanitizer_prefix: Option<PathBuf>,
     finished: bool,
 }
@@ -100,6 +102,7 @@ impl Nginx {
             workers: if conf.contains("master_process off") { 0 } else { builder.workers },
             exit_timeout: builder.exit_timeout,
             allowed: Mutex::new(builder.allowed.clone()),
+            killed: Mutex::default(),
             sanitizer_prefix,
             finished: false,
         };
@@ -261,7 +264,15 @@ impl Nginx {
     pub fn signal(&self, pid: i32, signal: i32) {
         let ours = pid == self.master_pid() || process::children(self.master_pid()).contains(&pid);
         assert!(ours, "{pid} is no process of this nginx");
+        if signal == libc::SIGKILL {
+            self.killed.lock().unwrap().insert(pid, SystemTime::now());
+        }
         system::kill(pid, signal).expect("a signal to a process of this nginx");
+    }
+
+    /// The processes to which [`Nginx::signal`] has sent SIGKILL, and when.
+    pub fn killed(&self) -> BTreeMap<i32, SystemTime> {
+        self.killed.lock().unwrap().clone()
     }
 
     /// Changes nginx.conf for the next reload; the text given and returned has its placeholders filled in, new ones are filled in too.
@@ -299,6 +310,14 @@ impl Nginx {
     pub fn wait_gone(&self, pids: &[i32]) {
         let gone = within(TIMEOUT, || !pids.iter().any(|&pid| process::is_running(pid)));
         assert!(gone, "of {pids:?} some still run; the end of the log:\n{}", tail(&self.error_log(), 30));
+    }
+
+    /// Waits until no worker is there but those that serve.
+    #[track_caller]
+    pub fn wait_drained(&self) {
+        let serving = self.worker_pids();
+        let old = process::children(self.master_pid()).into_iter().filter(|pid| !serving.contains(pid));
+        self.wait_gone(&old.collect::<Vec<_>>());
     }
 
     /// The upgrade of a running nginx, which must be a [daemon](NginxBuilder::daemon): SIGUSR2 has the master start another on the same sockets, SIGQUIT ends the old one with its

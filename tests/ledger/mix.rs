@@ -18,7 +18,7 @@ fn all_troubles_at_random_keep_the_promises() {
     let time = Duration::from_secs(setting("METEORIT_LEDGER_SECONDS", 16)) / variants().len() as u32;
     let seed = setting("METEORIT_LEDGER_SEED", 1);
     println!("METEORIT_LEDGER_SEED={seed}");
-    for variant in variants().into_iter().map(Variant::after_a_kill).map(Variant::after_a_refusal) {
+    for variant in variants().into_iter().map(Variant::after_a_loss).map(Variant::after_a_refusal) {
         let mut random = Random(seed);
         let mut scene = Scene::of(
             &variant,

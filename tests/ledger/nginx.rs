@@ -49,7 +49,7 @@ fn f34_reloads_while_redis_is_away_leave_no_worker_behind() {
 
 #[test]
 fn f37_a_killed_worker_of_four_keeps_the_promises() {
-    for variant in variants().into_iter().map(Variant::after_a_kill) {
+    for variant in variants() {
         let scene = start(&variant, 4);
         scene.nginx.allow_log("exited on signal 9");
         for _ in 0..5 {

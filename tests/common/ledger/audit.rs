@@ -1,5 +1,6 @@
 //! The audit: what is in Redis against what was promised.
 
+use super::losses::{Ends, Losses, Lost};
 use super::{Answer, Entry, Promise, id_of};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,7 +15,7 @@ pub struct Counts {
     /// Events that are there more than once, where that is allowed.
     pub repeated: usize,
     /// Events with a 2xx that are not there, where that is allowed.
-    pub lost: usize,
+    pub lost: Lost,
     /// Events with an unclear answer that are there.
     pub unclear_and_there: usize,
 }
@@ -39,7 +40,7 @@ impl Counts {
             *self.answers.entry(*answer).or_default() += count;
         }
         self.repeated += other.repeated;
-        self.lost += other.lost;
+        self.lost.add(&other.lost);
         self.unclear_and_there += other.unclear_and_there;
     }
 }
@@ -49,12 +50,13 @@ impl fmt::Display for Counts {
         for (answer, count) in &self.answers {
             write!(f, "{count} x {answer:?}, ")?;
         }
-        write!(f, "{} repeated, {} lost, {} unclear and there", self.repeated, self.lost, self.unclear_and_there)
+        write!(f, "{} repeated, {} unclear and there, {}", self.repeated, self.unclear_and_there, self.lost)
     }
 }
 
-/// Compares the entries with what is in Redis, in the order of its list; tells what is wrong, else what there was.
-pub fn audit(entries: &[Entry], stored: &[Vec<u8>], promise: &Promise) -> Result<Counts, String> {
+/// Compares the entries with what is in Redis, in the order of its list, and with how workers ended; tells what is wrong, else what there
+/// was.
+pub fn audit(entries: &[Entry], stored: &[Vec<u8>], promise: &Promise, ends: &Ends) -> Result<Counts, String> {
     let mut faults = Vec::new();
     let mut places: HashMap<u64, Vec<usize>> = HashMap::with_capacity(stored.len());
     for (place, bytes) in stored.iter().enumerate() {
@@ -64,6 +66,7 @@ pub fn audit(entries: &[Entry], stored: &[Vec<u8>], promise: &Promise) -> Result
         }
     }
     let mut counts = Counts::default();
+    let mut losses = Losses::default();
     let mut last: HashMap<u64, (usize, Entry)> = HashMap::new();
     let mut entries = entries.to_vec();
     entries.sort_by_key(|entry| entry.id);
@@ -71,7 +74,9 @@ pub fn audit(entries: &[Entry], stored: &[Vec<u8>], promise: &Promise) -> Result
         let found = places.remove(&entry.id).unwrap_or_default();
         *counts.answers.entry(entry.answer).or_default() += 1;
         counts.repeated += usize::from(found.len() > 1);
+        let promised = entry.answer.is_promise();
         match promise.copies(&entry.answer) {
+            _ if promised && found.is_empty() => losses.add(*entry),
             None => faults.push(format!("event {} was answered {:?}", entry.id, entry.answer)),
             Some(copies) if !copies.contains(&found.len()) => faults.push(format!(
                 "event {} was answered {:?} and is there {} times",
@@ -82,9 +87,7 @@ pub fn audit(entries: &[Entry], stored: &[Vec<u8>], promise: &Promise) -> Result
             Some(_) => {}
         }
         // Only what was promised has a place in the order: what is unclear may have been written late, on a connection of the past.
-        let promised = matches!(entry.answer, Answer::Status(200..300));
         counts.unclear_and_there += usize::from(!promised && !found.is_empty());
-        counts.lost += usize::from(promised && found.is_empty());
         let Some(&place) = found.first().filter(|_| promised && promise.in_order) else { continue };
         if let Some((before, earlier)) = last.insert(entry.connection, (place, *entry))
             && before > place
@@ -98,6 +101,7 @@ pub fn audit(entries: &[Entry], stored: &[Vec<u8>], promise: &Promise) -> Result
             ));
         }
     }
+    counts.lost = losses.judge(&entries, promise, ends, &mut faults);
     faults.extend(places.keys().map(|id| format!("event {id} is there and nobody sent it")));
     if faults.is_empty() {
         return Ok(counts);

@@ -1,6 +1,7 @@
 //! The clients of a ledger: each on a thread of its own, one event a request mostly, a batch at times, now and then one that leaves.
 
 use super::audit::{Counts, audit};
+use super::losses::Ends;
 use super::{Answer, Entry, Promise, event};
 use crate::common::http::Http;
 use crate::common::message::Request;
@@ -10,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Longer than any answer takes: what takes longer hangs.
 const HANGS: Duration = Duration::from_secs(15);
@@ -117,14 +118,14 @@ pub struct Book {
 }
 
 impl Book {
-    /// Fails the test unless `stored`, in its order, is what `promise` says.
+    /// Fails the test unless `stored`, in its order, is what `promise` says of workers that ended so.
     #[track_caller]
-    pub fn audit(&self, stored: &[Vec<u8>], promise: &Promise) -> Counts {
-        self.try_audit(stored, promise).unwrap_or_else(|faults| panic!("a promise is broken:\n{faults}"))
+    pub fn audit(&self, stored: &[Vec<u8>], promise: &Promise, ends: &Ends) -> Counts {
+        self.try_audit(stored, promise, ends).unwrap_or_else(|faults| panic!("a promise is broken:\n{faults}"))
     }
 
-    pub fn try_audit(&self, stored: &[Vec<u8>], promise: &Promise) -> Result<Counts, String> {
-        audit(&self.entries, stored, promise)
+    pub fn try_audit(&self, stored: &[Vec<u8>], promise: &Promise, ends: &Ends) -> Result<Counts, String> {
+        audit(&self.entries, stored, promise, ends)
     }
 }
 
@@ -162,10 +163,11 @@ impl Client<'_> {
                 let bytes = request.to_bytes();
                 let sent = self.random.below(bytes.len() + 1);
                 let _ = http.try_send_raw(&bytes[..sent]);
-                self.note(ids, connection, Answer::Left);
+                self.note(ids, connection, Answer::Left, None);
                 return http.abort();
             }
             let response = http.try_call(&request);
+            let worker = response.as_ref().ok().and_then(|response| response.header("Worker")?.parse().ok());
             let goes_on = response.as_ref().is_ok_and(|response| !response.closes());
             let answer = match response {
                 Ok(response) => Answer::Status(response.status),
@@ -174,7 +176,7 @@ impl Client<'_> {
                 }
                 Err(_) => Answer::Cut,
             };
-            self.note(ids, connection, answer);
+            self.note(ids, connection, answer, worker);
             if !goes_on {
                 return;
             }
@@ -206,11 +208,12 @@ impl Client<'_> {
         (Request::post(traffic.path, body), ids)
     }
 
-    fn note(&mut self, ids: std::ops::Range<u64>, connection: u64, answer: Answer) {
+    fn note(&mut self, ids: std::ops::Range<u64>, connection: u64, answer: Answer, worker: Option<i32>) {
         let count = ids.end - ids.start;
-        self.entries.extend(ids.map(|id| Entry { id, connection, answer }));
+        let at = SystemTime::now();
+        self.entries.extend(ids.map(|id| Entry { id, connection, answer, worker, at }));
         self.shared.answered.fetch_add(count, Ordering::SeqCst);
-        if matches!(answer, Answer::Status(200..300)) {
+        if answer.is_promise() {
             self.shared.promised.fetch_add(count, Ordering::SeqCst);
         }
     }
