@@ -332,6 +332,18 @@ fn every_setting_of_a_redis_at_its_bounds() {
 }
 
 #[test]
+fn a_spool_needs_an_nginx_with_threads() {
+    let tested = in_redis(&format!("server {URL};\nspool spool;"));
+    match built_with("--with-threads") {
+        true => tested.assert_ok(),
+        false => tested.assert_refused(
+            "a \"spool\" cannot be used: this nginx was built without threads (--with-threads)",
+            "spool spool;",
+        ),
+    }
+}
+
+#[test]
 fn braces_are_literal_in_quotes() {
     let fake = FakeRedis::start(|_, _| Action::reply(":1\r\n"));
     let nginx = Nginx::start(

@@ -23,13 +23,23 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// What `nginx -V` says of the nginx under test.
+fn about() -> String {
+    let output = Command::new(binary()).arg("-V").output().expect("nginx -V runs");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Whether the nginx under test was built with this option of its configure.
+pub fn built_with(option: &str) -> bool {
+    about().split_whitespace().any(|word| word == option)
+}
+
 /// The version of the nginx under test.
 pub fn version() -> (u32, u32, u32) {
     static VERSION: OnceLock<(u32, u32, u32)> = OnceLock::new();
     *VERSION.get_or_init(|| {
         // Angie says only by -V which nginx it is made of; OpenResty has a name of its own before the number.
-        let output = Command::new(binary()).arg("-V").output().expect("nginx -V runs");
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = about();
         let line = text.lines().find_map(|line| line.strip_prefix("nginx version: ")).expect("a version");
         let (_, number) = line.split_once('/').expect("a version behind a name");
         let digits = number.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();

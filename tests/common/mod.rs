@@ -29,7 +29,7 @@ pub use conf::{ConfigTest, NginxBuilder};
 pub use curl::{CurlOutput, curl};
 pub use fake_redis::{Action, FakeRedis, FakeRedisBuilder, Held, Received};
 pub use http::{Http, get, post};
-pub use installed::{binary, module};
+pub use installed::{binary, built_with, module};
 pub use load::{Load, Sent, Until, load};
 pub use message::{Request, Response};
 pub use nginx::Nginx;
