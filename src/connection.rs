@@ -91,8 +91,8 @@ pub enum Lost {
     Stalled(Msec),
     /// A reply that says to connect anew.
     Reopen(String),
-    /// nginx closes it: `worker_shutdown_timeout`.
-    Shutdown,
+    /// The worker is on its way out and waits no longer: why.
+    Shutdown(&'static str),
 }
 
 impl fmt::Display for Lost {
@@ -108,7 +108,7 @@ impl fmt::Display for Lost {
             Lost::Unexpected => f.write_str("a reply that nothing asked for"),
             Lost::Stalled(time) => write!(f, "no reply for {time} ms"),
             Lost::Reopen(reply) => write!(f, "Redis answered: {reply}"),
-            Lost::Shutdown => f.write_str("worker_shutdown_timeout is over"),
+            Lost::Shutdown(why) => f.write_str(why),
         }
     }
 }

@@ -222,7 +222,7 @@ impl Pool {
             if line.connection.must_close() {
                 match line.connection.window.is_empty() {
                     true => line.connection.close(),
-                    false => pool.lost(state, index, Lost::Shutdown, now),
+                    false => pool.lost(state, index, Lost::Shutdown("worker_shutdown_timeout is over"), now),
                 }
                 return;
             }
@@ -303,15 +303,26 @@ impl Pool {
         self.with(|pool, state, now| {
             state.timer_at = None;
             state.expire(now);
-            if ngx::exiting() && state.hold.is_active() {
+            if ngx::exiting() && state.holds() {
                 let until = *state.drain_until.get_or_insert(now + pool.settings.drain);
                 if now >= until {
-                    let lost = state.hold.take_all().filter(|record| record.kept.is_none());
-                    let lost = lost.map(|record| record.events as usize).sum();
-                    pool.log_loss(lost, "Redis did not come back while the worker was on its way out");
+                    pool.give_up(state, now);
                 }
             }
         });
+    }
+
+    /// In a worker on its way out: what was promised has waited long enough. What is on its way comes back to the hold first, and has
+    /// its turn the next time.
+    fn give_up(&self, state: &mut State, now: Msec) {
+        let lost = state.hold.take_all().filter(|record| record.kept.is_none());
+        let lost = lost.map(|record| record.events as usize).sum();
+        self.log_loss(lost, "Redis did not take them while the worker was on its way out");
+        for index in 0..self.ports.len() {
+            if state.lines.get(index).is_some_and(|line| !line.connection.window.is_empty()) {
+                self.lost(state, index, Lost::Shutdown("drain is over"), now);
+            }
+        }
     }
 
     /// Connects to the line's address, or to the next one that lets itself be connected to.
@@ -372,7 +383,7 @@ impl Pool {
         if ready_since.is_some() {
             let level = if usual { Level::Info } else { Level::Error };
             ngx::log(level, &format!("redis \"{name}\" at {text}: connection lost: {lost}"));
-            if sound && !matches!(lost, Lost::Reopen(_) | Lost::Stalled(_) | Lost::Shutdown) {
+            if sound && !matches!(lost, Lost::Reopen(_) | Lost::Stalled(_) | Lost::Shutdown(_)) {
                 // One that lived may have been closed for its idleness, or the server restarted: connect anew, at once
                 // if something waits, else when something does.
                 state.sift(index, None, now);
@@ -388,7 +399,7 @@ impl Pool {
             return self.open(state, index, now);
         }
         let reason = lost.to_string();
-        if line.away_for != reason && !matches!(lost, Lost::Shutdown) {
+        if line.away_for != reason && !matches!(lost, Lost::Shutdown(_)) {
             ngx::log(Level::Error, &format!("redis \"{name}\" at {text} is away: {reason}"));
         }
         line.away_for = reason;
@@ -398,14 +409,15 @@ impl Pool {
         let retry = line.retry_in(now);
         line.set_timer_before(retry_at, now);
         state.sift(index, Some(retry), now);
-        if matches!(lost, Lost::Shutdown) {
+        if matches!(lost, Lost::Shutdown(_)) {
             state.drain_until = Some(now);
         }
     }
 
     /// Sends what is held, as far as it is due and a connection takes it.
     fn replay(&self, state: &mut State, now: Msec) {
-        if !state.hold.is_active() && !state.spooler.as_ref().is_some_and(Spooler::is_active) {
+        let active = state.hold.is_active() || state.spooler.as_ref().is_some_and(Spooler::is_active);
+        if !active || state.drain_until.is_some_and(|until| until <= now) {
             return;
         }
         if state.hold.in_flight() == 0 {

@@ -241,6 +241,17 @@ fn a_worker_that_quits_gives_up_after_drain_and_says_how_much_is_lost() {
 }
 
 #[test]
+fn a_worker_that_quits_gives_up_after_drain_what_redis_does_not_answer() {
+    let fake = FakeRedis::start(|_, _| Action::Hold);
+    let settings = "drain 100ms; timeout 1h; stall_timeout 1h;";
+    let nginx = nginx(&fake.url(), settings, &format!("location / {{ PASS {ALONE} }}"));
+    send(&nginx, 0..4);
+    fake.wait_held(4);
+    assert!(nginx.quit().success());
+    nginx.wait_log("4 events that were accepted are lost");
+}
+
+#[test]
 fn a_worker_that_is_terminated_says_how_much_is_lost() {
     let fake = FakeRedis::start(|_, _| Action::Hold);
     let nginx = nginx(&fake.url(), "", &format!("location / {{ PASS {ALONE} }}"));

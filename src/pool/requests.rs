@@ -25,6 +25,8 @@ pub struct Requests {
     serial: u64,
     /// How many events wait.
     events: usize,
+    /// How many requests no client waits for any more, to whom they were promised.
+    promised: usize,
 }
 
 struct Deadline {
@@ -103,6 +105,13 @@ pub enum Owner {
     Gone,
 }
 
+impl Owner {
+    /// Whether no client waits to be told of it, who could send it again.
+    fn is_promised(&self) -> bool {
+        matches!(self, Owner::Queue | Owner::Hold(_))
+    }
+}
+
 struct Waiting {
     owner: Owner,
     terms: Terms,
@@ -157,6 +166,7 @@ impl Requests {
         self.events += events as usize;
         let serial = self.serial;
         let has_deadline = matches!(owner, Owner::Client(..));
+        self.promised += usize::from(owner.is_promised());
         let outstanding = commands;
         let waiting = Waiting { owner, terms, events, commands, outstanding, since: now, deadline, serial, left: None };
         // Their number is bounded, by `max_pending`.
@@ -210,6 +220,7 @@ impl Requests {
         let Some(waiting) = self.waiting.try_remove(number as usize) else { return };
         let Waiting { owner, terms, events, commands, left, since, deadline, .. } = waiting;
         self.events -= events as usize;
+        self.promised -= usize::from(owner.is_promised());
         let redis_time = now.saturating_sub(since);
         let record = |left: Box<Left>, kept| {
             let record = Record { commands: left.commands, events, spool: terms.spool, kept };
@@ -326,7 +337,7 @@ impl Requests {
     /// Whether no client waits to be told of it, who could send it again.
     pub fn is_promised(&self, waiter: Waiter) -> bool {
         let waiting = self.waiting.get(waiter.request as usize);
-        waiting.is_some_and(|waiting| matches!(waiting.owner, Owner::Queue | Owner::Hold(_)))
+        waiting.is_some_and(|waiting| waiting.owner.is_promised())
     }
 
     /// Whether commands of it may go to the spool.
@@ -346,6 +357,11 @@ impl Requests {
     /// How many events wait.
     pub fn events(&self) -> usize {
         self.events
+    }
+
+    /// How many requests no client waits for any more, to whom they were promised.
+    pub fn promised(&self) -> usize {
+        self.promised
     }
 
     /// The requests that are done; give the emptied vector back by [`Requests::reuse`].

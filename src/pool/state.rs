@@ -275,12 +275,13 @@ impl State {
         }
     }
 
-    /// Whether a worker on its way out has to stay for what is held: what the spool has as well can wait there.
+    /// Whether a worker on its way out has to stay for what was promised: what the spool has as well can wait there.
     pub fn holds(&self) -> bool {
-        match self.spooler {
-            Some(_) if ngx::exiting() => self.hold.in_flight() > 0 || self.hold.has_unkept(),
+        let waits = match self.spooler {
+            Some(_) if ngx::exiting() => self.hold.has_unkept(),
             _ => self.hold.is_active(),
-        }
+        };
+        waits || self.requests.promised() > 0
     }
 
     /// Sets the timer for what is due next, by which a worker on its way out stays as long as it has to.
