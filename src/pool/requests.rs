@@ -359,6 +359,11 @@ impl Requests {
         self.events
     }
 
+    /// Whether there are requests that a client waits for, or has waited for.
+    pub fn has_clients(&self) -> bool {
+        self.waiting.len() > self.promised
+    }
+
     /// How many requests no client waits for any more, to whom they were promised.
     pub fn promised(&self) -> usize {
         self.promised

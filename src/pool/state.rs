@@ -49,9 +49,11 @@ pub struct Gathered {
     iterations: u32,
 }
 
-/// So many bytes are worth a write of their own, and after so many iterations there is one in any case. The next iteration
-/// does not wait for events, so where none are there it costs one look.
-const ENOUGH: usize = 32 * 1024;
+/// So many bytes are worth a write of their own: fewer where clients wait, so that Redis is at work on one while the next one comes
+/// together. After so many iterations there is one in any case. The next iteration does not wait for events, so where none are
+/// there it costs one look.
+const ENOUGH: usize = 12 * 1024;
+const ENOUGH_PROMISED: usize = 32 * 1024;
 const ITERATIONS: u32 = 16;
 
 impl State {
@@ -66,7 +68,8 @@ impl State {
     pub fn gathers(&mut self) -> bool {
         let unsent = self.lines.iter().map(|line| line.connection.window.unsent().len()).sum();
         let Gathered { unsent: before, iterations } = self.gathered;
-        let gathers = unsent > before && unsent < ENOUGH && iterations < ITERATIONS;
+        let enough = if self.requests.has_clients() { ENOUGH } else { ENOUGH_PROMISED };
+        let gathers = unsent > before && unsent < enough && iterations < ITERATIONS;
         self.gathered = match gathers {
             true => Gathered { unsent, iterations: iterations + 1 },
             false => Gathered::default(),
