@@ -30,7 +30,7 @@ build: ## the module for this machine's nginx, in target/release, and meteorit-s
 	cargo build $(SPOOL_TOOL)
 	cargo build --release --locked $(CARGO_FEATURES)
 	@version=$$(cat $(CARGO_TARGET_DIR)/release/nginx-version 2>/dev/null) || version='(version not recorded)'; \
-	echo "$(CARGO_TARGET_DIR)/release/libngx_http_meteorit_module.so: for nginx $$version, and no other version"
+	echo "$(CARGO_TARGET_DIR)/release/libngx_http_meteorit_module.so: for $$version, and no other version"
 
 run: ## try it out: builds, starts nginx and a private Redis, prints commands to try; Ctrl-C stops
 	@exec packaging/run.sh

@@ -5,7 +5,7 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(nginx_threads, nginx_pcre)");
+    println!("cargo::rustc-check-cfg=cfg(nginx_threads, nginx_pcre, angie)");
     #[cfg(feature = "nginx")]
     if let Err(reason) = nginx::main() {
         // One sentence, without the debris of a panic around it.
@@ -142,7 +142,7 @@ mod nginx {
             .header("src/ngx/nginx.h")
             .clang_args(&flags)
             .allowlist_item("(ngx|NGX|meteorit)_.*")
-            .allowlist_item("(nginx_version|NGINX_VERSION|random)")
+            .allowlist_item("(NGINX_VERSION|random)")
             // An expression of sizeof, which bindgen leaves out or gets as a wrong type, depending on its version.
             .blocklist_item("NGX_ALIGNMENT")
             // OpenSSL comes in through ngx_event_openssl.h and is of no use as a thousand structs.
@@ -159,8 +159,12 @@ mod nginx {
                 )
             })?;
         let text = bindings.to_string();
-        for (option, cfg) in [("NGX_THREADS", "nginx_threads"), ("NGX_PCRE", "nginx_pcre")] {
-            if text.contains(&format!("pub const {option}: u32 = 1;")) {
+        for (constant, cfg) in [
+            ("NGX_THREADS: u32 = 1;", "nginx_threads"),
+            ("NGX_PCRE: u32 = 1;", "nginx_pcre"),
+            ("meteorit_angie_sign:", "angie"),
+        ] {
+            if text.contains(&format!("pub const {constant}")) {
                 println!("cargo::rustc-cfg={cfg}");
             }
         }
@@ -194,19 +198,23 @@ mod nginx {
 
     /// Leaves the version (and the binary, where there is one for these headers) beside the library, for `make` to say.
     fn tell(nginx: &Nginx, out: &Path) -> Result<()> {
-        let header = nginx.source.join("src/core/nginx.h");
+        let core = nginx.source.join("src/core");
+        let (name, header, prefix) = match core.join("angie.h") {
+            header if header.is_file() => ("Angie", header, "#define ANGIE_VERSION"),
+            _ => ("nginx", core.join("nginx.h"), "#define NGINX_VERSION"),
+        };
         let text = fs::read_to_string(&header).map_err(|e| format!("cannot read {}: {e}", header.display()))?;
         let version = text
             .lines()
-            .find_map(|line| line.strip_prefix("#define NGINX_VERSION")?.trim().strip_prefix('"')?.strip_suffix('"'))
-            .ok_or_else(|| format!("no NGINX_VERSION in {}", header.display()))?;
+            .find_map(|line| line.strip_prefix(prefix)?.trim().strip_prefix('"')?.strip_suffix('"'))
+            .ok_or_else(|| format!("no version in {}", header.display()))?;
         // OUT_DIR is target/PROFILE/build/meteorit-HASH/out.
         let profile = out.ancestors().nth(3).ok_or("OUT_DIR is not below target/")?;
         let leave = |name: &str, text: &str| {
             fs::write(profile.join(name), text)
                 .map_err(|e| format!("cannot write {name} in {}: {e}", profile.display()))
         };
-        leave("nginx-version", version)?;
+        leave("nginx-version", &format!("{name} {version}"))?;
         match nginx.binary() {
             Some(binary) => leave("nginx-binary", &binary.to_string_lossy()),
             None => {

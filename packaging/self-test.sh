@@ -71,7 +71,7 @@ within() {
 
 # The last thing that nginx says is wrong in these files or its input, on one line.
 last_error() {
-    sed -n 's/^nginx: \[\(emerg\|alert\|error\)\] //p; s/^[0-9/]* [0-9:]* \[\(emerg\|alert\|error\|crit\)\] [0-9#]*: \(\*[0-9]* \)\{0,1\}//p' "$@" 2>/dev/null |
+    sed -n 's/^[a-z]*: \[\(emerg\|alert\|error\)\] //p; s/^[0-9/]* [0-9:]* \[\(emerg\|alert\|error\|crit\)\] [0-9#]*: \(\*[0-9]* \)\{0,1\}//p' "$@" 2>/dev/null |
         sed "s| in $directory/nginx.conf:[0-9]*\$||" | tail -n 1
 }
 
@@ -79,7 +79,7 @@ find_nginx() {
     nginx=${NGINX_BINARY:-$(command -v nginx || echo /usr/sbin/nginx)}
     [ -x "$nginx" ] || give_up "nginx: there is none at $nginx; install it, or say where it is by NGINX_BINARY"
     version=$("$nginx" -v 2>&1) || give_up "nginx: $nginx does not run: $version"
-    ok "nginx: $nginx is ${version#nginx version: }"
+    ok "nginx: $nginx is ${version#*version: }"
 }
 
 # The value of a configure option of this nginx.

@@ -36,8 +36,11 @@ static mut ngx_http_meteorit_module: sys::ngx_module_t = sys::ngx_module_t {
     index: UNSET,
     name: ptr::null_mut(),
     spare0: 0,
+    #[cfg(not(angie))]
     spare1: 0,
-    version: sys::nginx_version as sys::ngx_uint_t,
+    #[cfg(angie)]
+    angie_sign: sys::meteorit_angie_sign,
+    version: sys::meteorit_module_version,
     signature: sys::meteorit_module_signature.as_ptr(),
     ctx: (&raw const CONTEXT).cast_mut().cast(),
     commands: (&raw const COMMANDS).cast_mut().cast(),

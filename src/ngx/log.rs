@@ -27,7 +27,19 @@ pub(super) unsafe fn write(log: *mut sys::ngx_log_t, level: sys::ngx_uint_t, mes
     // SAFETY: by the caller's word; "%*s" takes a size_t and a pointer (core/ngx_string.c).
     unsafe {
         if (*log).log_level >= level {
+            #[cfg(not(angie))]
             sys::ngx_log_error_core(level, log, 0, c"%*s".as_ptr(), message.len(), message.as_ptr());
+            // With the name of a source file, for Angie's filters of the log.
+            #[cfg(angie)]
+            sys::ngx_log_error_core(
+                level,
+                log,
+                c"meteorit".as_ptr(),
+                0,
+                c"%*s".as_ptr(),
+                message.len(),
+                message.as_ptr(),
+            );
         }
     }
 }

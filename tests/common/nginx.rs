@@ -239,7 +239,7 @@ impl Nginx {
         }
         let serves = |pid: &i32| {
             let title = process::title(*pid);
-            title.starts_with("nginx: worker process") && !title.contains("shutting down")
+            title.contains(": worker process") && !title.contains("shutting down")
         };
         process::children(self.master_pid()).into_iter().filter(serves).collect()
     }
@@ -332,7 +332,7 @@ impl Nginx {
         });
         let heir =
             heir.unwrap_or_else(|| panic!("no new master; the end of the log:\n{}", tail(&self.error_log(), 30)));
-        let serves = |pid: &i32| process::title(*pid).starts_with("nginx: worker process");
+        let serves = |pid: &i32| process::title(*pid).contains(": worker process");
         eventually(TIMEOUT, || process::children(heir).iter().filter(|pid| serves(pid)).count() >= self.workers);
         self.signal(old, libc::SIGQUIT);
         let mut master = self.master.lock().unwrap();
