@@ -10,7 +10,7 @@
 //! `request` is the content handler: it has nginx read the body, of which `body` makes one slice (decoded by `inflate`, made
 //! of a `form`, taken apart by `batch`, where that is called for); `event` validates it in one pass, `schema` asks for more;
 //! `command` turns it into the bytes of Redis commands. `pool` finds room for all of them or refuses, and appends them to the
-//! `window` of a `connection`, which sends at the end of the loop iteration what all requests have appended. `reply` frames
+//! `window` of a `connection`, which sends what requests append, once loop iterations bring no more. `reply` frames
 //! what comes back and gives a verdict on each command; what was promised and Redis does not take now is in the `hold`, or in
 //! files of the `spool`, until it does; `response` makes of the verdicts the answer that the client gets,
 //! exactly once.
