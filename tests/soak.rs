@@ -41,6 +41,10 @@ fn send(port: u16, client: u64, interval: Duration, time: Duration, answered: &A
         let id = u64::from(count) * CLIENTS + client;
         let response =
             http.post("/", format!(r#"{{"n":{id},"page":"/a/page/of/some/length","visitor":"0123456789abcdef"}}"#));
+        if response.closes() {
+            // Of `keepalive_requests`.
+            http = Http::connect(port);
+        }
         let late = (started.elapsed() - due).as_micros().min(u32::MAX.into()) as u32;
         answered.fetch_add(1, Ordering::Relaxed);
         *seen.statuses.entry(response.status).or_default() += 1;
