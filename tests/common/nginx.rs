@@ -315,9 +315,11 @@ impl Nginx {
     /// Waits until no worker is there but those that serve.
     #[track_caller]
     pub fn wait_drained(&self) {
-        let serving = self.worker_pids();
-        let old = process::children(self.master_pid()).into_iter().filter(|pid| !serving.contains(pid));
-        self.wait_gone(&old.collect::<Vec<_>>());
+        let drained = within(TIMEOUT, || {
+            let serving = self.worker_pids();
+            process::children(self.master_pid()).iter().all(|pid| serving.contains(pid))
+        });
+        assert!(drained, "some workers do not serve; the end of the log:\n{}", tail(&self.error_log(), 30));
     }
 
     /// The upgrade of a running nginx, which must be a [daemon](NginxBuilder::daemon): SIGUSR2 has the master start another on the same sockets, SIGQUIT ends the old one with its
