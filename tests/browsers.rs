@@ -138,16 +138,21 @@ fn a_fetch_with_credentials_brings_cookies_and_reads_the_answer() {
 #[test]
 fn a_page_reads_why_an_event_was_not_taken() {
     let away = Port::lease();
+    let auth = match built_with("--with-http_auth_request_module") {
+        true => "auth_request /never",
+        false => "return 401",
+    };
     let site = Site::start(
         &"location /events { PASS meteorit_cors SHOP; }
           location /away { meteorit_pass redis://127.0.0.1:AWAY; meteorit_command PING; meteorit_cors SHOP; }
           location /limit { PASS meteorit_cors SHOP; limit_req zone=one; limit_req_status 429; }
           location /small { PASS meteorit_cors SHOP; client_max_body_size 1; error_page 413 /sorry; }
           location /deny { PASS meteorit_cors SHOP; deny all; }
-          location /auth { PASS meteorit_cors SHOP; auth_request /never; }
+          location /auth { PASS meteorit_cors SHOP; AUTH; }
           location /never { internal; return 401; }
           location /sorry { return 200 'sorry'; }"
-            .replace("AWAY", &away.number().to_string()),
+            .replace("AWAY", &away.number().to_string())
+            .replace("AUTH", auth),
     );
     site.visit("shop.test");
     let send = |path: &str, body: &str| {
