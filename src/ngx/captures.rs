@@ -1,9 +1,12 @@
 //! What regular expressions have captured of a request (`$1`, `$2`), where nginx is built with them.
 
-pub(super) use captures::Captures;
+#[cfg(nginx_pcre)]
+pub(super) use with::Captures;
+#[cfg(not(nginx_pcre))]
+pub(super) use without::Captures;
 
 #[cfg(nginx_pcre)]
-mod captures {
+mod with {
     use crate::ngx::sys;
 
     /// A request's captures at some time.
@@ -47,7 +50,7 @@ mod captures {
 }
 
 #[cfg(not(nginx_pcre))]
-mod captures {
+mod without {
     use crate::ngx::sys;
 
     /// There are none: nginx was built without regular expressions.
