@@ -71,6 +71,15 @@ done
 dpkg --verify libnginx-mod-http-meteorit || fail "files differ from those of the package"
 meteorit-spool --version
 
+# What a page links to has to be where the page is; what is in packaging/ in the sources has another place.
+cd /usr/share/doc/libnginx-mod-http-meteorit/docs
+links=$(grep -oh ']([^):#]*' ./*.md | sed 's/^](//' | grep -v '^$\|^https*$\|packaging/' | sort -u)
+[ "$(echo "$links" | wc -l)" -gt 20 ] || fail "the pages have no links: $links"
+for link in $links; do
+    [ -e "$link" ] || fail "a page links to $link, which is not installed"
+done
+cd /
+
 redis-server --daemonize yes --bind 127.0.0.1 --save '' --dir /tmp >/dev/null
 within 20 answers || fail "redis-server does not answer"
 
