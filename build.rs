@@ -20,6 +20,7 @@ mod nginx {
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::process::Command;
+    use std::time::{Duration, SystemTime};
 
     type Result<T> = std::result::Result<T, String>;
 
@@ -41,6 +42,7 @@ mod nginx {
     }
 
     pub fn main() -> Result<()> {
+        let started = SystemTime::now();
         for name in ["NGINX_SOURCE_DIR", "NGINX_BUILD_DIR", "NGX_CONFIGURE_ARGS"] {
             println!("cargo::rerun-if-env-changed={name}");
         }
@@ -58,7 +60,7 @@ mod nginx {
             println!("cargo::rustc-env=METEORIT_NGINX={}", binary.display());
         }
         bind(&nginx, &out)?;
-        tell(&nginx, &out)
+        tell(&nginx, &out, started)
     }
 
     fn find(out: &Path) -> Result<Nginx> {
@@ -196,8 +198,10 @@ mod nginx {
         Ok(flags)
     }
 
-    /// Leaves the version (and the binary, where there is one for these headers) beside the library, for `make` to say.
-    fn tell(nginx: &Nginx, out: &Path) -> Result<()> {
+    /// Leaves the version (and the binary, where there is one for these headers) beside the library, for `make` to say. A build for
+    /// another nginx leaves its own in the same place: then this script is to run again, as it is when the version is newer than its
+    /// last run.
+    fn tell(nginx: &Nginx, out: &Path, started: SystemTime) -> Result<()> {
         let core = nginx.source.join("src/core");
         let (name, header, prefix) = match core.join("angie.h") {
             header if header.is_file() => ("Angie", header, "#define ANGIE_VERSION"),
@@ -211,10 +215,15 @@ mod nginx {
         // OUT_DIR is target/PROFILE/build/meteorit-HASH/out.
         let profile = out.ancestors().nth(3).ok_or("OUT_DIR is not below target/")?;
         let leave = |name: &str, text: &str| {
-            fs::write(profile.join(name), text)
+            let path = profile.join(name);
+            let file = fs::write(&path, text).and_then(|()| fs::File::options().write(true).open(&path));
+            // For cargo a run begins a moment before the script does.
+            let before = started - Duration::from_secs(2);
+            file.and_then(|file| file.set_modified(before))
                 .map_err(|e| format!("cannot write {name} in {}: {e}", profile.display()))
         };
         leave("nginx-version", &format!("{name} {version}"))?;
+        println!("cargo::rerun-if-changed={}", profile.join("nginx-version").display());
         match nginx.binary() {
             Some(binary) => leave("nginx-binary", &binary.to_string_lossy()),
             None => {
