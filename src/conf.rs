@@ -10,6 +10,7 @@ mod methods;
 pub mod redis;
 #[cfg(feature = "schema")]
 pub mod schema;
+mod words;
 
 pub use content::Content;
 pub use location::Location;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::redis::{self, Redis};
+use super::words::{duplicate, invalid};
 use super::{Location, Main};
 use crate::metrics::Form;
 use crate::ngx::{Conf, Position};
@@ -100,12 +101,7 @@ pub fn status(conf: &mut Conf, _: &mut Main, location: &mut Location) -> Result<
         None => None,
         Some(b"json") => Some(Form::Json),
         Some(b"prometheus") => Some(Form::Text),
-        Some(text) => {
-            let text = String::from_utf8_lossy(text);
-            return Err(format!(
-                "invalid value \"{text}\" in \"meteorit_status\" directive: expected \"json\" or \"prometheus\""
-            ));
-        }
+        Some(text) => return Err(invalid(text, "meteorit_status", "\"json\" or \"prometheus\"")),
     };
     declare(conf, location, Content::Status(form))
 }
@@ -136,7 +132,7 @@ fn declare(conf: &mut Conf, location: &mut Location, content: Content<Target>) -
     let directive = conf.words().into_iter().next().unwrap_or_default();
     let directive = String::from_utf8_lossy(&directive).into_owned();
     if location.declared.as_ref().is_some_and(|known| known.directive == directive) {
-        return Err(format!("\"{directive}\" directive is duplicate"));
+        return Err(duplicate(&directive));
     }
     let position = conf.position();
     let mut core = conf.core();

@@ -10,6 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::location::compile;
+use super::words::invalid;
 use super::{Defined, Location, Main};
 use crate::current;
 use crate::event::Pointer;
@@ -91,7 +92,7 @@ pub fn set(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<
                 return Err("the default of \"meteorit_set\" is literal: no variables in it".into());
             }
             Some(default) => default.to_vec(),
-            None => return Err(unexpected(text, "meteorit_set", "default=VALUE")),
+            None => return Err(invalid(text, "meteorit_set", "default=VALUE")),
         },
     };
     define(conf, main, location, word(&words, 1), Definition::Member { pointer, default })
@@ -102,12 +103,12 @@ pub fn time(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result
     let words = conf.words();
     let format = CString::new(word(&words, 2)).map_err(|_| "a NUL byte in a format".to_owned())?;
     if format.is_empty() || strftime(&format, LONGEST, false).is_empty() {
-        return Err(unexpected(format.as_bytes(), "meteorit_time", "a format of strftime that gives 1 to 255 bytes"));
+        return Err(invalid(format.as_bytes(), "meteorit_time", "a format of strftime that gives 1 to 255 bytes"));
     }
     let local = match words.get(3).map(Vec::as_slice) {
         None | Some(b"utc") => false,
         Some(b"local") => true,
-        Some(text) => return Err(unexpected(text, "meteorit_time", "\"utc\" or \"local\"")),
+        Some(text) => return Err(invalid(text, "meteorit_time", "\"utc\" or \"local\"")),
     };
     let time = Time { format, local, latest: RefCell::new((u64::MAX, Vec::new())) };
     define(conf, main, location, word(&words, 1), Definition::Time(time))
@@ -117,7 +118,7 @@ pub fn time(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result
 pub fn hash(conf: &mut Conf, main: &mut Main, location: &mut Location) -> Result<(), String> {
     let words = conf.words();
     let Some(path) = word(&words, 2).strip_prefix(b"key_file=") else {
-        return Err(unexpected(word(&words, 2), "meteorit_hash", "key_file=FILE"));
+        return Err(invalid(word(&words, 2), "meteorit_hash", "key_file=FILE"));
     };
     let key = conf.read_secret(path)?;
     if key.len() < SHORTEST_KEY {
@@ -161,8 +162,4 @@ fn define(
 
 fn word(words: &[Vec<u8>], index: usize) -> &[u8] {
     words.get(index).map_or(&[], Vec::as_slice)
-}
-
-fn unexpected(text: &[u8], directive: &str, expected: &str) -> String {
-    format!("invalid value \"{}\" in \"{directive}\" directive: expected {expected}", String::from_utf8_lossy(text))
 }

@@ -1,6 +1,7 @@
 //! `meteorit_field NAME VALUE [json]`: a member that the server adds to each event.
 
 use super::location::compile;
+use super::words::invalid;
 use crate::event::{FieldName, Limits, is_json};
 use crate::ngx::{Complex, Conf};
 
@@ -21,10 +22,7 @@ impl Field {
         let json = match rest {
             [] => false,
             [word] if word == b"json" => true,
-            [word, ..] => {
-                let word = String::from_utf8_lossy(word);
-                return Err(format!("invalid value \"{word}\" in \"meteorit_field\" directive: expected \"json\""));
-            }
+            [word, ..] => return Err(invalid(word, "meteorit_field", "\"json\"")),
         };
         let text = String::from_utf8(name.clone()).map_err(|_| "the name of a member is UTF-8".to_owned())?;
         if text.contains('$') {

@@ -10,6 +10,7 @@ use super::definition::{Definition, Definitions};
 use super::field::Field;
 use super::methods::Methods;
 use super::redis::Redis;
+use super::words::{duplicate, invalid};
 use crate::batch::Mode;
 use crate::command::{KeyLimit, OnViolation, Template, Trust};
 use crate::cors::Cors;
@@ -475,12 +476,12 @@ fn number(conf: &Conf, slot: &mut Option<u32>, largest: u32) -> Result<(), Strin
 
 fn set<T>(conf: &Conf, slot: &mut Option<T>, value: Option<T>, expected: &str) -> Result<(), String> {
     let words = conf.words();
-    let text = |index: usize| words.get(index).map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
+    let directive = words.first().map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
     if slot.is_some() {
-        return Err(format!("\"{}\" directive is duplicate", text(0)));
+        return Err(duplicate(&directive));
     }
     if value.is_none() {
-        return Err(format!("invalid value \"{}\" in \"{}\" directive: expected {expected}", text(1), text(0)));
+        return Err(invalid(&argument(conf), &directive, expected));
     }
     *slot = value;
     Ok(())

@@ -1,5 +1,6 @@
 //! `meteorit_methods`: by which methods events are taken.
 
+use super::words::invalid;
 use crate::ngx::Method;
 
 /// A set of methods.
@@ -42,10 +43,7 @@ impl Methods {
         let mut bits = 0;
         for word in words {
             let Some(at) = NAMES.iter().position(|(name, _)| name.as_bytes() == word) else {
-                let word = String::from_utf8_lossy(word);
-                return Err(format!(
-                    "invalid value \"{word}\" in \"meteorit_methods\" directive: expected POST, PUT, GET or HEAD"
-                ));
+                return Err(invalid(word, "meteorit_methods", "POST, PUT, GET or HEAD"));
             };
             if bits & 1 << at != 0 {
                 return Err(format!(

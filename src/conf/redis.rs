@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use super::words::{duplicate, invalid};
 use super::{Location, Main};
 use crate::batch;
 use crate::connection::Lost;
@@ -432,7 +433,7 @@ fn resolve(conf: &mut Conf, server: &Server) -> Result<Vec<Address>, String> {
 fn set<T>(slot: &mut Option<T>, value: T, name: &str) -> Result<(), String> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(format!("\"{name}\" directive is duplicate")),
+        Some(_) => Err(duplicate(name)),
     }
 }
 
@@ -440,8 +441,4 @@ fn time(value: &[u8], name: &str) -> Result<Msec, String> {
     // A day is more than any of these can mean.
     let time = parse_msec(value).filter(|time| (1..=86_400_000).contains(time));
     time.ok_or_else(|| invalid(value, name, "a time from 1ms to 1d"))
-}
-
-fn invalid(value: &[u8], name: &str, expected: &str) -> String {
-    format!("invalid value \"{}\" in \"{name}\" directive: expected {expected}", String::from_utf8_lossy(value))
 }
