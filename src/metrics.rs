@@ -13,5 +13,5 @@ mod table;
 
 pub use accept::{Form, choose};
 pub use counters::{BUCKETS, Connections, Gauges, Location, Redis, SpoolState, Worker};
-pub use reading::{LocationReading, Meta, Reading, RedisReading, SpoolReading, WorkerReading};
+pub use reading::{LocationReading, Meta, Reading, RedisMeta, RedisReading, SpoolReading, WorkerReading};
 pub use table::{Block, Key, Kind, Table};

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::words::duplicate;
 use super::{Location, Main};
-use crate::metrics::{self, Gauges, LocationReading, Meta, Reading, RedisReading, Table, Worker};
+use crate::metrics::{self, Gauges, LocationReading, Meta, Reading, RedisMeta, RedisReading, Table, Worker};
 use crate::ngx::{self, Conf, parse_size};
 
 /// `meteorit_zone`, where it is not given: its name, and its size in bytes. Room for 1500 locations.
@@ -44,7 +45,7 @@ impl Counted {
 /// `meteorit_zone NAME SIZE`
 pub fn zone(conf: &mut Conf, main: &mut Main, _: &mut Location) -> Result<(), String> {
     if main.shared.is_asked {
-        return Err("\"meteorit_zone\" directive is duplicate".into());
+        return Err(duplicate("meteorit_zone"));
     }
     let words = conf.words();
     let word = |index: usize| words.get(index).map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
@@ -144,18 +145,14 @@ impl Main {
         let counted = self.redis.iter().filter_map(|redis| Some((&redis.settings, redis.counters.get()?)));
         reading.redis = counted
             .map(|(settings, counters)| {
-                RedisReading::new(
-                    &table,
-                    &settings.label,
-                    settings.addresses.first().map_or("", |address| address.text()),
-                    settings.max_pending.into(),
-                    settings.backlog as u64,
-                    settings.spool.as_ref().map(|spool| spool.max_size),
-                    counters,
-                    metrics::Redis::key(&settings.label),
-                    unix_ms,
-                    ngx::lives,
-                )
+                let meta = RedisMeta {
+                    name: &settings.label,
+                    server: settings.addresses.first().map_or("", |address| address.text()),
+                    max_events: settings.max_pending.into(),
+                    max_bytes: settings.backlog as u64,
+                    max_spool: settings.spool.as_ref().map(|spool| spool.max_size),
+                };
+                RedisReading::new(&table, meta, counters, unix_ms, ngx::lives)
             })
             .collect();
         Some(reading)

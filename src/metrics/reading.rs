@@ -1,7 +1,7 @@
 //! Reading: what stood in the shared memory at one time, with the names of what it is about.
 
 use super::counters::{BUCKETS, Connections, Gauges, Location, Redis, Worker};
-use super::table::{Key, Table};
+use super::table::Table;
 use crate::response::{Cause, Fate, Lack};
 
 /// What is known without the table.
@@ -42,6 +42,17 @@ pub struct LocationReading<'a> {
     pub batches: u64,
     pub schema_dry_run: u64,
     pub clients_gone: u64,
+}
+
+/// What the configuration says of a Redis.
+pub struct RedisMeta<'a> {
+    pub name: &'a str,
+    pub server: &'a str,
+    /// Of one worker.
+    pub max_events: u64,
+    pub max_bytes: u64,
+    /// What its spool may hold, where there is one.
+    pub max_spool: Option<u64>,
 }
 
 pub struct RedisReading<'a> {
@@ -116,23 +127,18 @@ impl<'a> LocationReading<'a> {
 }
 
 impl<'a> RedisReading<'a> {
-    /// `max_spool` is what the spool may hold, where there is one, in bytes.
-    #[allow(clippy::too_many_arguments, reason = "what a configuration knows of a Redis")]
+    /// `lives` says which processes do.
     pub fn new(
         table: &Table,
-        name: &'a str,
-        server: &'a str,
-        max_events: u64,
-        max_bytes: u64,
-        max_spool: Option<u64>,
+        meta: RedisMeta<'a>,
         counts: Redis,
-        key: Key,
         unix_ms: u64,
         lives: impl Fn(u32) -> bool,
     ) -> RedisReading<'a> {
+        let RedisMeta { name, server, max_events, max_bytes, max_spool } = meta;
         let (mut connections, mut events, mut bytes) = (Connections::default(), 0, 0);
         let (mut records, mut oldest) = (0, u64::MAX);
-        for gauges in Gauges::of(table, key, lives) {
+        for gauges in Gauges::of(table, Redis::key(name), lives) {
             let (one, [its_events, its_bytes], spool) = gauges.get();
             connections.ready += one.ready;
             connections.connecting += one.connecting;
