@@ -9,9 +9,10 @@ use super::captures::Captures;
 use super::request::{OutOfMemory, Request};
 use super::sys;
 
-/// A request's variables and captures, as they were before the first event of a batch.
+/// A request's variables that an event has part in, and its captures, as they were before the first event of a batch.
 pub(super) struct Saved {
-    values: Vec<sys::ngx_http_variable_value_t>,
+    /// By index. A table's value is None: it is made anew.
+    values: Vec<(usize, Option<sys::ngx_http_variable_value_t>)>,
     captures: Captures,
 }
 
@@ -45,14 +46,27 @@ pub(super) fn is_table(variable: &sys::ngx_http_variable_t) -> bool {
     variable.data > LARGEST_NUMBER && !unsafe { variable.name.bytes() }.starts_with(b"ssl_")
 }
 
+/// Lets nginx make the value anew.
+fn forget(value: &mut sys::ngx_http_variable_value_t) {
+    value.set_valid(0);
+    value.set_not_found(0);
+}
+
 impl Request<'_> {
     /// Remembers the values as they are, before the first event of a batch.
     pub fn save_values(&self) -> Result<(), OutOfMemory> {
         let context = self.context().ok_or(OutOfMemory)?;
-        let (values, _) = self.variables();
+        let (values, variables) = self.variables();
+        // SAFETY: a live request; the two arrays have an entry each for every indexed variable.
+        let pairs = unsafe { (*values).iter().zip(&*variables) };
+        let values = pairs.enumerate().filter_map(|(index, (value, variable))| match Part::of(variable) {
+            Part::Table => Some((index, None)),
+            Part::Set => Some((index, Some(*value))),
+            Part::None => None,
+        });
         // SAFETY: a live request.
-        let saved = unsafe { Saved { values: (*values).to_vec(), captures: Captures::of(self.r.as_ptr()) } };
-        context.saved.set(Some(Box::new(saved)));
+        let captures = unsafe { Captures::of(self.r.as_ptr()) };
+        context.saved.set(Some(Box::new(Saved { values: values.collect(), captures })));
         Ok(())
     }
 
@@ -60,28 +74,27 @@ impl Request<'_> {
     pub fn forget_values(&self) {
         let saved = self.context().and_then(|context| context.saved.take());
         let (values, variables) = self.variables();
-        // SAFETY: a live request; the two arrays have an entry each for every indexed variable, and the captures
-        // are its own. Nothing here calls nginx.
-        unsafe {
-            for (index, (value, variable)) in (*values).iter_mut().zip(&*variables).enumerate() {
-                if saved.is_none() && value.valid() == 0 && value.not_found() == 0 {
-                    continue;
-                }
-                match (Part::of(variable), &saved) {
-                    (Part::Table, _) => {
-                        value.set_valid(0);
-                        value.set_not_found(0);
+        // SAFETY: a live request; the two arrays have an entry each for every indexed variable. Nothing here calls nginx.
+        let (values, variables) = unsafe { (&mut *values, &*variables) };
+        match &saved {
+            Some(saved) => {
+                for (index, before) in &saved.values {
+                    match (values.get_mut(*index), before) {
+                        (Some(value), Some(before)) => *value = *before,
+                        (Some(value), None) => forget(value),
+                        (None, _) => {}
                     }
-                    (Part::Set, Some(saved)) => {
-                        if let Some(before) = saved.values.get(index) {
-                            *value = *before;
-                        }
-                    }
-                    _ => {}
                 }
+                // SAFETY: a live request, whose captures these were.
+                unsafe { saved.captures.restore(self.r.as_ptr()) }
             }
-            if let Some(saved) = &saved {
-                saved.captures.restore(self.r.as_ptr());
+            None => {
+                let is_known = |value: &sys::ngx_http_variable_value_t| value.valid() != 0 || value.not_found() != 0;
+                for (value, variable) in values.iter_mut().zip(variables) {
+                    if is_known(value) && is_table(variable) {
+                        forget(value);
+                    }
+                }
             }
         }
         if let Some(context) = self.context() {
