@@ -1,16 +1,21 @@
 //! The batch: takes in a body that carries many events and hands on the text of each, in order, with its place in the body.
 //!
-//! It never judges an event: each text goes through [`Tape::parse`](crate::event::Tape::parse) alone, with the limits of the location,
-//! so that it gets the verdict that it would have got as a body of its own. What is wrong with the whole is said before the first
-//! event is handed on. Between two events nothing is held but a [`Split`], some words without a borrow of the body, so that a long
-//! batch can give way to the event loop.
+//! It never judges an event: each goes through the [`Tape`](crate::event::Tape) alone, with the limits of the location, so that it
+//! gets the verdict that it would have got as a body of its own. An array is read once: whoever reads an element finds where it ends,
+//! and only of one that is no event it is looked for here. What is wrong with the whole is said where it shows, so nothing is to be
+//! written before the last event. Between two events nothing is held but a [`Split`], some words without a borrow of the body, so that
+//! a long batch can give way to the event loop.
 //!
 //! ```
 //! use ngx_http_meteorit_module::batch::{Form, Split};
+//! use ngx_http_meteorit_module::event::{Limits, Tape};
 //!
-//! let body = b"{\"a\":1}\r\n\n{\"b\":2}";
-//! let mut split = Split::begin(body, Form::Lines, 1000)?;
-//! while let Some(piece) = split.next(body) {
+//! let body = br#"[{"a":1}, {"b":2}, 3]"#;
+//! let mut split = Split::new(Form::Array, 1000);
+//! let mut tape = Tape::new();
+//! while let Some(rest) = split.next(body)? {
+//!     let end = tape.parse_first(rest, &Limits::default());
+//!     let piece = split.piece(body, end.ok())?;
 //!     println!("{}: {}", piece.index, String::from_utf8_lossy(piece.text));
 //! }
 //! # Ok::<(), ngx_http_meteorit_module::batch::Error>(())
@@ -23,8 +28,8 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::event::scan::{first_value, literal, number, skip_space, string, syntax, unexpected};
-use crate::event::{self, Fault, Kind, Problem};
+use crate::event::scan::{first_value, literal, nothing_more, number, skip_space, string, unexpected};
+use crate::event::{self, Fault, Kind};
 
 /// How a body carries its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +56,6 @@ pub enum Error {
     /// An array that is not JSON, with its place in the body. Lines never give this one: a line that is no JSON is that event's error.
     #[error(transparent)]
     Syntax(event::Error),
-    /// Correct JSON, but not an array.
-    #[error("a batch must be an array, not {found}")]
-    NotAnArray { found: Kind },
     /// `[]`, or blank lines only.
     #[error("a batch without an event")]
     Empty,
@@ -64,18 +66,20 @@ pub enum Error {
 
 /// How far a batch has been split.
 ///
-/// It goes with one body: with another, what [`next`](Split::next) gives is some of that body's bytes or nothing.
+/// It goes with one body: with another, what [`next`](Split::next) gives is some of that body's bytes, nothing or an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     form: Form,
-    /// Where the next piece is looked for: after an opening bracket, a comma or a line feed.
+    max: u32,
+    /// Where the next event begins, or is looked for.
     at: usize,
-    /// Lines before that, for [`Form::Lines`].
-    lines: u32,
+    /// Events before that.
     index: u32,
-    total: u32,
-    /// Where each element ends: a second look for it would cost nearly what the first one did.
-    ends: Vec<usize>,
+    /// For [`Form::Lines`]: lines before that, and characters in its line.
+    lines: u32,
+    columns: u32,
+    /// The closing bracket was there.
+    ended: bool,
 }
 
 /// The text of one event.
@@ -93,66 +97,109 @@ pub struct Piece<'a> {
 }
 
 impl Split {
-    /// Checks what concerns the whole, and counts the events.
-    ///
-    /// An array is read to its end, in time proportional to its length and with a word of memory for each element and a bit for each open
-    /// bracket, however deep it nests: what is too deep is the fault of an element. Of lines only the feeds are looked for.
+    /// Of a body of this form with at most so many events.
+    pub fn new(form: Form, max: u32) -> Split {
+        Split { form, max, at: 0, index: 0, lines: 0, columns: 0, ended: false }
+    }
+
+    /// Where the next event begins; `None` behind the last one. Of a line this is the text of the event, of an array the rest of the
+    /// body. [`piece`](Split::piece) is to be called before the next call.
     ///
     /// # Errors
     ///
-    /// [`Error::TooMany`] where it shows; else [`Error::Syntax`] for the first place where an array is not JSON, then the others.
-    pub fn begin(body: &[u8], form: Form, max: u32) -> Result<Split, Error> {
-        match form {
-            Form::Array => Check { text: body, max, ends: Vec::new(), nesting: Nesting::default() }.run(),
-            Form::Lines => Ok(Split { total: count_lines(body, max)?, ..Split::new(form) }),
-        }
-    }
-
-    fn new(form: Form) -> Split {
-        Split { form, at: 0, lines: 0, index: 0, total: 0, ends: Vec::new() }
-    }
-
-    /// How many events the whole batch has.
-    pub fn total(&self) -> u32 {
-        self.total
-    }
-
-    /// The next event of the body that [`begin`](Split::begin) checked; `None` behind the last one.
-    pub fn next<'a>(&mut self, body: &'a [u8]) -> Option<Piece<'a>> {
-        match self.form {
-            Form::Array => self.element(body),
+    /// [`Error::Syntax`] for the first place where an array is not JSON, [`Error::TooMany`] where that event begins, [`Error::Empty`].
+    pub fn next<'a>(&mut self, body: &'a [u8]) -> Result<Option<&'a [u8]>, Error> {
+        let text = match self.form {
+            Form::Array => self.element(body).map_err(|fault| Error::Syntax(fault.in_text(body)))?,
             Form::Lines => self.line(body),
+        };
+        match text {
+            None if self.index == 0 => Err(Error::Empty),
+            Some(_) if self.index >= self.max => Err(Error::TooMany { max: self.max }),
+            text => Ok(text),
         }
     }
 
-    fn element<'a>(&mut self, body: &'a [u8]) -> Option<Piece<'a>> {
-        let end = *self.ends.get(self.index as usize)?;
-        let start = skip_space(body, self.at);
-        // Over the comma, or over the closing bracket when this was the last one.
-        self.at = skip_space(body, end) + 1;
-        self.piece(body.get(start..end)?, start, 0, 0)
+    /// The event that begins where [`next`](Split::next) said. `length` is that of its text, where whoever has read it knows it; of
+    /// another element it is looked for, in time proportional to it and with a bit of memory for each open bracket, however deep it
+    /// nests: what is too deep is the fault of an element.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Syntax`] for the first place where an array is not JSON.
+    pub fn piece<'a>(&mut self, body: &'a [u8], length: Option<usize>) -> Result<Piece<'a>, Error> {
+        let Split { at: start, index, lines, columns, .. } = *self;
+        self.index = index.saturating_add(1);
+        let end = match self.form {
+            Form::Array => self.end_element(body, length).map_err(|fault| Error::Syntax(fault.in_text(body)))?,
+            Form::Lines => self.end_line(body),
+        };
+        Ok(Piece { index, text: body.get(start..end).unwrap_or_default(), start, lines, columns })
     }
 
-    fn line<'a>(&mut self, body: &'a [u8]) -> Option<Piece<'a>> {
+    /// The rest of an array from its next element on.
+    fn element<'a>(&mut self, body: &'a [u8]) -> Result<Option<&'a [u8]>, Fault> {
+        if self.index == 0 {
+            let start = first_value(body)?;
+            if body.get(start) != Some(&b'[') {
+                return Err(unexpected(body, start));
+            }
+            self.at = skip_space(body, start + 1);
+            if body.get(self.at) == Some(&b']') {
+                nothing_more(body, self.at + 1)?;
+                self.ended = true;
+            }
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        kind(body, self.at)?;
+        Ok(body.get(self.at..))
+    }
+
+    /// Goes on behind an element; gives where that ends.
+    fn end_element(&mut self, body: &[u8], length: Option<usize>) -> Result<usize, Fault> {
+        let end = match length {
+            Some(length) => self.at + length,
+            None => value_end(body, self.at)?,
+        };
+        let at = skip_space(body, end);
+        match body.get(at) {
+            Some(b',') => self.at = skip_space(body, at + 1),
+            Some(b']') => {
+                nothing_more(body, at + 1)?;
+                self.ended = true;
+            }
+            _ => return Err(unexpected(body, at)),
+        }
+        Ok(end)
+    }
+
+    /// The next line that is not blank.
+    fn line<'a>(&mut self, body: &'a [u8]) -> Option<&'a [u8]> {
         while let Some(rest) = body.get(self.at..).filter(|rest| !rest.is_empty()) {
             let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
             let line = rest.get(..length)?;
-            let (start, lines) = (self.at, self.lines);
-            self.at += length + 1;
-            self.lines = lines.saturating_add(1);
             let indent = skip_space(line, 0);
-            if indent < line.len() {
-                let text = trim_end(line.get(indent..)?);
-                return self.piece(text, start + indent, lines, u32::try_from(indent).unwrap_or(u32::MAX));
+            if indent < length {
+                self.at += indent;
+                self.columns = u32::try_from(indent).unwrap_or(u32::MAX);
+                return line.get(indent..).map(trim_end);
             }
+            self.at += length + 1;
+            self.lines = self.lines.saturating_add(1);
         }
         None
     }
 
-    fn piece<'a>(&mut self, text: &'a [u8], start: usize, lines: u32, columns: u32) -> Option<Piece<'a>> {
-        let index = self.index;
-        self.index = index.saturating_add(1);
-        Some(Piece { index, text, start, lines, columns })
+    /// Goes on behind a line; gives where its event ends.
+    fn end_line(&mut self, body: &[u8]) -> usize {
+        let start = self.at;
+        let rest = body.get(start..).unwrap_or_default();
+        let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        self.at = start + length + 1;
+        self.lines = self.lines.saturating_add(1);
+        start + trim_end(rest.get(..length).unwrap_or(rest)).len()
     }
 }
 
@@ -175,102 +222,48 @@ impl Piece<'_> {
     }
 }
 
-fn count_lines(body: &[u8], max: u32) -> Result<u32, Error> {
-    let mut split = Split::new(Form::Lines);
-    while split.line(body).is_some() {
-        if split.index > max {
-            return Err(Error::TooMany { max });
-        }
-    }
-    if split.index == 0 { Err(Error::Empty) } else { Ok(split.index) }
-}
-
-/// One pass over the text of an array, with the grammar of the event's scanner.
-struct Check<'a> {
-    text: &'a [u8],
-    max: u32,
-    ends: Vec<usize>,
-    nesting: Nesting,
-}
-
-impl Check<'_> {
-    fn run(mut self) -> Result<Split, Error> {
-        let text = self.text;
-        let wrong = |fault: Fault| Error::Syntax(fault.in_text(text));
-        let start = first_value(text).map_err(wrong)?;
-        let found = kind(text, start).map_err(wrong)?;
-        let mut at = start;
-        'value: loop {
-            let kind = kind(text, at).map_err(wrong)?;
-            if self.at_top(found) && self.ends.len() >= self.max as usize {
-                return Err(Error::TooMany { max: self.max });
+/// Where the value that begins at `start` ends, by the grammar of the event's scanner.
+fn value_end(text: &[u8], start: usize) -> Result<usize, Fault> {
+    let mut nesting = Nesting::default();
+    let mut at = start;
+    'value: loop {
+        match kind(text, at)? {
+            Kind::Object => {
+                nesting.enter(true);
+                at = skip_space(text, at + 1);
+                if text.get(at) != Some(&b'}') {
+                    at = name(text, at)?;
+                    continue 'value;
+                }
             }
-            match kind {
-                Kind::Object => {
-                    self.nesting.enter(true);
+            Kind::Array => {
+                nesting.enter(false);
+                at = skip_space(text, at + 1);
+                if text.get(at) != Some(&b']') {
+                    continue 'value;
+                }
+            }
+            scalar => at = scalar_end(text, scalar, at)?,
+        }
+        // Behind a value, or before the end of an empty container.
+        loop {
+            let Some(in_object) = nesting.in_object() else { return Ok(at) };
+            at = skip_space(text, at);
+            match (in_object, text.get(at)) {
+                (true, Some(b',')) => {
+                    at = name(text, skip_space(text, at + 1))?;
+                    continue 'value;
+                }
+                (false, Some(b',')) => {
                     at = skip_space(text, at + 1);
-                    if text.get(at) != Some(&b'}') {
-                        at = name(text, at).map_err(wrong)?;
-                        continue 'value;
-                    }
+                    continue 'value;
                 }
-                Kind::Array => {
-                    self.nesting.enter(false);
-                    at = skip_space(text, at + 1);
-                    if text.get(at) != Some(&b']') {
-                        continue 'value;
-                    }
+                (true, Some(b'}')) | (false, Some(b']')) => {
+                    at += 1;
+                    nesting.leave();
                 }
-                scalar => {
-                    at = scalar_end(text, scalar, at).map_err(wrong)?;
-                    self.close(found, at);
-                }
+                _ => return Err(unexpected(text, at)),
             }
-            // Behind a value, or before the end of an empty container.
-            loop {
-                at = skip_space(text, at);
-                match (self.nesting.in_object(), text.get(at)) {
-                    (None, None) => return self.verdict(found, start + 1),
-                    (None, Some(_)) => return Err(wrong(syntax(at, Problem::TrailingData))),
-                    (Some(true), Some(b',')) => {
-                        at = name(text, skip_space(text, at + 1)).map_err(wrong)?;
-                        continue 'value;
-                    }
-                    (Some(false), Some(b',')) => {
-                        at = skip_space(text, at + 1);
-                        continue 'value;
-                    }
-                    (Some(true), Some(b'}')) | (Some(false), Some(b']')) => {
-                        at += 1;
-                        self.nesting.leave();
-                        self.close(found, at);
-                    }
-                    _ => return Err(wrong(unexpected(text, at))),
-                }
-            }
-        }
-    }
-
-    /// Whether a value here is an element of the batch.
-    fn at_top(&self, whole: Kind) -> bool {
-        self.nesting.depth == 1 && whole == Kind::Array
-    }
-
-    /// Behind a value.
-    fn close(&mut self, whole: Kind, end: usize) {
-        if self.at_top(whole) {
-            self.ends.push(end);
-        }
-    }
-
-    fn verdict(self, found: Kind, at: usize) -> Result<Split, Error> {
-        match (found, self.ends.len()) {
-            (Kind::Array, 0) => Err(Error::Empty),
-            (Kind::Array, count) => {
-                let total = u32::try_from(count).unwrap_or(u32::MAX);
-                Ok(Split { at, total, ends: self.ends, ..Split::new(Form::Array) })
-            }
-            (found, _) => Err(Error::NotAnArray { found }),
         }
     }
 }

@@ -27,7 +27,14 @@ const ANYTHING: Limits = Limits { max_depth: u32::MAX, max_members: u32::MAX, du
 /// Scans `text`, and makes it the event that the request is about; it has no id yet.
 pub fn set<'r>(request: &Request<'r>, text: &'r [u8], limits: &Limits) -> Result<(), Error> {
     request.clear_event();
-    scan(request, text, limits)
+    scan(request, text, |tape| tape.parse(text, limits).map(|_| text.len()))?;
+    Ok(())
+}
+
+/// As [`set`], for the event that `text` begins with; gives where it ends.
+pub fn set_first<'r>(request: &Request<'r>, text: &'r [u8], limits: &Limits) -> Result<usize, Error> {
+    request.clear_event();
+    scan(request, text, |tape| tape.parse_first(text, limits))
 }
 
 /// Makes a text that is no event, or one that was rejected, what the request is about; the id stays, where there is one.
@@ -43,20 +50,26 @@ pub fn set_rejected<'r>(request: &Request<'r>, text: &'r [u8]) {
 
 /// As [`set`], for a text that was made here from an event that has been validated, whose id it keeps.
 pub fn replace<'r>(request: &Request<'r>, text: &'r [u8]) -> Result<(), Error> {
-    scan(request, text, &ANYTHING)
+    scan(request, text, |tape| tape.parse(text, &ANYTHING).map(|_| text.len()))?;
+    Ok(())
 }
 
-fn scan<'r>(request: &Request<'r>, text: &'r [u8], limits: &Limits) -> Result<(), Error> {
-    CURRENT.with_borrow_mut(|current| {
+/// `parse` gives how much of the text is the event.
+fn scan<'r>(
+    request: &Request<'r>,
+    text: &'r [u8],
+    parse: impl FnOnce(&mut Tape) -> Result<usize, Error>,
+) -> Result<usize, Error> {
+    let end = CURRENT.with_borrow_mut(|current| {
         current.count += 1;
         current.on_tape = 0;
-        current.tape.parse(text, limits)?;
+        let end = parse(&mut current.tape)?;
         current.on_tape = current.count;
-        request.set_event(text, current.count);
-        Ok(())
+        request.set_event(text.get(..end).unwrap_or(text), current.count);
+        Ok(end)
     })?;
     request.forget_values();
-    Ok(())
+    Ok(end)
 }
 
 /// Reads the event that the request is about; None when there is none.

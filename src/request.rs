@@ -11,6 +11,7 @@ use std::cell::RefCell;
 
 use crate::command::Commands;
 use crate::conf::Location;
+use crate::current;
 use crate::event::{self, Kind};
 use crate::hold::Ack;
 use crate::ngx::{Handled, Level, Msec, OutOfMemory, Pending, Request, unix_ms};
@@ -84,6 +85,34 @@ fn reject<'r>(request: Request<'r>, text: &'r [u8], problem: Problem) {
     }
 }
 
+/// As [`reject`], of a request that waits, for the whole of its body.
+fn reject_waiting(pending: Pending, problem: Problem) {
+    let rejected = pending.with(|request| {
+        request.clear_event();
+        let text = request.decoded_body();
+        let work = commit(request, |commands| prepare_rejected(request, text, problem, commands))?;
+        let location = request.location();
+        Ok((work, location.redis().cloned().ok_or(Problem::NoResources)?, location.terms()))
+    });
+    let (work, redis, terms) = match rejected {
+        Some(Ok(rejected)) => rejected,
+        Some(Err(problem)) => return finish(pending, problem, None),
+        // The client has gone, and nothing was written.
+        None => return pending.counters().gone(&Tally::default()),
+    };
+    match work {
+        Work::Rejected(rejected) if terms.ack == Ack::Queued => {
+            COMMANDS.with_borrow(|commands| redis.pool().submit(Owner::Queue, terms, commands, &[]));
+            let problem = pending.with(|request| told(request.location(), rejected.0)).unwrap_or(Problem::NoResources);
+            finish(pending, problem, None);
+        }
+        work => {
+            let owner = Owner::Client(pending, work);
+            COMMANDS.with_borrow(|commands| redis.pool().submit(owner, terms, commands, &[]));
+        }
+    }
+}
+
 /// Encodes the one event of a body.
 fn prepare<'r>(request: &Request<'r>, text: &'r [u8], commands: &mut Commands) -> Result<(), Problem> {
     let location = request.location();
@@ -92,15 +121,16 @@ fn prepare<'r>(request: &Request<'r>, text: &'r [u8], commands: &mut Commands) -
         return Err(Problem::TooLarge { limit });
     }
     // The whole body, with what white space is around the object.
-    let encoded = encode::encode(request, location, text, commands).map_err(|problem| match problem {
-        Problem::Event(event::Error::Rule { rule: event::Rule::NotAnObject { found: Kind::Array }, .. })
+    current::set(request, text, &location.limits()).map_err(|error| match error {
+        event::Error::Rule { rule: event::Rule::NotAnObject { found: Kind::Array }, .. }
             if location.batch().is_none() =>
         {
             Problem::BatchesOff
         }
-        problem => problem,
-    });
-    encoded.map(|_| ())
+        error => Problem::Event(error),
+    })?;
+    encode::encode(request, location, text, commands)?;
+    Ok(())
 }
 
 /// Encodes what sets a rejected event aside, of which the client sent this text. With nothing to do so, and with what is

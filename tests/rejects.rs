@@ -228,6 +228,26 @@ fn the_bad_events_of_a_batch_are_set_aside_in_their_places() {
 }
 
 #[test]
+fn a_long_array_that_turns_out_to_be_no_json_is_set_aside_as_a_whole() {
+    let site = Site::start(
+        "location /stored { PASS meteorit_batch partial; }
+         location /queued { PASS meteorit_batch partial; meteorit_ack queued; meteorit_reject_status 200; }",
+    );
+    // More events than are worked on in one turn, and a bad one among them.
+    let body = format!(r#"[{}{{"n":2,"n":3}}, {{"n":"#, r#"{"n":1},"#.repeat(200));
+    for (path, status) in [("/stored", 400), ("/queued", 200)] {
+        let response = site.post(path, &body);
+        assert_eq!(response.status, status, "{path}: {}", response.text());
+        eventually(SOON, || site.redis.list("rejected").len() == 2);
+        let [(error, text)] = &site.set_aside()[..] else { panic!("{path}") };
+        assert_eq!(text, &body);
+        assert_eq!(error["detail"], format!("unexpected end at line 1, column {}", body.len() + 1));
+        site.nginx.wait_access(&format!("{path} {status} rejected"));
+        assert_eq!(site.stored(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn the_events_of_a_batch_that_redis_refuses_are_set_aside() {
     let site = Site::start(
         "location / { PASS meteorit_batch partial; meteorit_command HINCRBY count field $event_n; meteorit_response json; }",

@@ -1,4 +1,4 @@
-//! The scanner: one pass over the text that checks the grammar of RFC 8259 and writes the tape.
+//! The scanner: one pass over a value that checks the grammar of RFC 8259 and writes the tape.
 //! It holds no stack; the open containers are nodes that know the one around them.
 
 use super::error::{Fault, Problem, Rule};
@@ -46,8 +46,8 @@ impl<'s> Scanner<'s> {
         }
     }
 
-    /// Reads the text to its end. Gives the value whose name is a duplicate, if there is one.
-    pub(super) fn run(mut self) -> Result<Option<u32>, Fault> {
+    /// Reads the value that the text begins with. Gives where it ends, and the value whose name is a duplicate, if there is one.
+    pub(super) fn run(mut self) -> Result<(usize, Option<u32>), Fault> {
         let text = self.text;
         let mut at = first_value(text)?;
         'value: loop {
@@ -84,10 +84,11 @@ impl<'s> Scanner<'s> {
             }
             // Behind a value, or before the end of an empty container.
             loop {
+                if self.within == Within::Nothing {
+                    return Ok((at, self.duplicate));
+                }
                 at = skip_space(text, at);
                 match (self.within, text.get(at)) {
-                    (Within::Nothing, None) => return Ok(self.duplicate),
-                    (Within::Nothing, Some(_)) => return Err(syntax(at, Problem::TrailingData)),
                     (Within::Object, Some(b',')) => {
                         at = self.name(skip_space(text, at + 1))?;
                         continue 'value;
@@ -199,6 +200,12 @@ impl<'s> Scanner<'s> {
             shadowed: false,
         });
     }
+}
+
+/// Nothing but white space from `at` on.
+pub(crate) fn nothing_more(text: &[u8], at: usize) -> Result<(), Fault> {
+    let at = skip_space(text, at);
+    if at < text.len() { Err(syntax(at, Problem::TrailingData)) } else { Ok(()) }
 }
 
 pub(crate) fn first_value(text: &[u8]) -> Result<usize, Fault> {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::Limits;
 use super::error::{Error, Fault, Rule};
 use super::names::{self, NameCheck};
-use super::scan::Scanner;
+use super::scan::{Scanner, nothing_more};
 
 /// Capacity, in nodes, that a tape keeps from one event to the next: 1 MiB of them.
 const KEPT_NODES: usize = 64 * 1024;
@@ -35,17 +35,17 @@ impl Tape {
     /// [`Error::Syntax`] for the first place where the text is not JSON, and then [`Error::Rule`] when it is not an object or
     /// has a duplicate name. Nesting and the number of members are bounded while reading, so these rules come before what follows them.
     pub fn parse<'a>(&'a mut self, text: &'a [u8], limits: &Limits) -> Result<Event<'a>, Error> {
-        self.trim();
-        self.nodes.clear();
-        match self.read(text, limits) {
-            Ok(()) => Ok(Event { root: Value { text, nodes: &self.nodes, index: 0 } }),
-            Err(fault) => {
-                let error = fault.explain(text, &self.nodes);
-                self.nodes.clear();
-                self.trim();
-                Err(error)
-            }
-        }
+        self.read(text, limits, nothing_more)?;
+        Ok(Event { root: Value { text, nodes: &self.nodes, index: 0 } })
+    }
+
+    /// Reads the event that `text` begins with, whatever follows it. Gives where it ends; [`event`](Tape::event) has it, by its text.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Tape::parse).
+    pub fn parse_first(&mut self, text: &[u8], limits: &Limits) -> Result<usize, Error> {
+        self.read(text, limits, |_, _| Ok(()))
     }
 
     /// The event that [`parse`](Tape::parse) read last, once more, if `text` is what it read; `None` when that was no event.
@@ -63,15 +63,38 @@ impl Tape {
         self.names.trim();
     }
 
-    fn read(&mut self, text: &[u8], limits: &Limits) -> Result<(), Fault> {
+    /// Gives where the event ends; `behind` says whether what is there is allowed.
+    fn read(
+        &mut self,
+        text: &[u8],
+        limits: &Limits,
+        behind: impl FnOnce(&[u8], usize) -> Result<(), Fault>,
+    ) -> Result<usize, Error> {
+        self.trim();
+        self.nodes.clear();
+        self.scan(text, limits, behind).map_err(|fault| {
+            let error = fault.explain(text, &self.nodes);
+            self.nodes.clear();
+            self.trim();
+            error
+        })
+    }
+
+    fn scan(
+        &mut self,
+        text: &[u8],
+        limits: &Limits,
+        behind: impl FnOnce(&[u8], usize) -> Result<(), Fault>,
+    ) -> Result<usize, Fault> {
         addressable(text.len())?;
-        let duplicate = Scanner::new(text, limits, &mut self.nodes, &mut self.names).run()?;
+        let (end, duplicate) = Scanner::new(text, limits, &mut self.nodes, &mut self.names).run()?;
+        behind(text, end)?;
         match (self.nodes.first(), duplicate) {
             (Some(root), _) if root.kind != Kind::Object => {
                 Err(Fault::Rule { node: 0, rule: Rule::NotAnObject { found: root.kind } })
             }
             (_, Some(node)) => Err(Fault::Rule { node, rule: Rule::DuplicateName }),
-            _ => Ok(()),
+            _ => Ok(end),
         }
     }
 

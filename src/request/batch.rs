@@ -7,10 +7,11 @@ use std::rc::Rc;
 
 use super::encode::{encode, encode_rejected};
 use super::intake::Origin;
-use super::{answer, finish, made, reject, told};
-use crate::batch::{Form, Mode, Piece, Split};
+use super::{answer, finish, made, reject, reject_waiting, told};
+use crate::batch::{self, Form, Mode, Piece, Split};
 use crate::command::Commands;
 use crate::conf::{Location, redis::Redis};
+use crate::current;
 use crate::hold::{Ack, Terms};
 use crate::ngx::{Msec, OutOfMemory, Pending, Posted, Request, Timer};
 use crate::pool::{Owner, Work};
@@ -20,9 +21,13 @@ use crate::variables;
 /// How many events are worked on before other requests have their turn.
 const STEP: u32 = 64;
 
+/// About how many bytes an event has: room is made for so many events of a body.
+const USUAL: usize = 256;
+
 /// A batch that is being worked on.
 struct Batch {
     redis: Rc<Redis>,
+    form: Form,
     split: Split,
     mode: Mode,
     commands: Commands,
@@ -52,19 +57,16 @@ pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
     let (Some(mode), Some(redis)) = (location.batch(), location.redis().cloned()) else {
         return answer(request, &Problem::NoResources);
     };
-    let split = match Split::begin(text, form, mode.max) {
-        Ok(split) => split,
-        Err(error) => return reject(request, text, Problem::from(error)),
-    };
     request.set_body(text);
     if let Err(OutOfMemory) = request.save_values() {
         return answer(request, &Problem::NoResources);
     }
     // Room for what a command or two say beside the event.
-    let (bytes, events) = (text.len() * 5 / 4, split.total() as usize);
+    let (bytes, events) = (text.len() * 5 / 4, (text.len() / USUAL).min(mode.max as usize) + 1);
     let (commands, counts) = (Commands::with_capacity(bytes, events), Vec::with_capacity(events));
     let report = Report::with_capacity(events);
-    let mut batch = Box::new(Batch { redis, split, mode, commands, counts, report, failed: false });
+    let split = Split::new(form, mode.max);
+    let mut batch = Box::new(Batch { redis, form, split, mode, commands, counts, report, failed: false });
     match batch.work(&request) {
         Ok(Turn::Again) => match request.suspend() {
             Ok(pending) => YARD.with(|yard| yard.wait(pending, batch)),
@@ -79,6 +81,10 @@ pub fn begin<'r>(request: Request<'r>, text: &'r [u8], form: Form) {
             Err((request, OutOfMemory)) => answer(request, &Problem::NoResources),
         },
         Ok(Turn::Nothing) => answer(request, &told_of(location, Box::new(batch.report))),
+        Ok(Turn::NoBatch(error)) => {
+            request.clear_event();
+            reject(request, text, Problem::from(error))
+        }
         Err(problem) => {
             found(&request, &batch.report);
             answer(request, &problem)
@@ -94,60 +100,72 @@ enum Turn {
     Write,
     /// There is nothing to write.
     Nothing,
+    /// The body as a whole is no batch.
+    NoBatch(batch::Error),
 }
 
 impl Batch {
     /// Works on the next few events, and after the last one finds room for their commands.
     fn work(&mut self, request: &Request) -> Result<Turn, Problem> {
-        Ok(match self.step(request)? {
-            false => Turn::Again,
-            true if self.admit(request)? => Turn::Write,
-            true => Turn::Nothing,
-        })
-    }
-
-    /// Works on the next few events; whether they were the last.
-    fn step(&mut self, request: &Request) -> Result<bool, Problem> {
-        let (body, location) = (request.decoded_body(), request.location());
         for _ in 0..STEP {
-            let Some(piece) = self.split.next(body) else {
-                // The log has no event to speak of.
-                request.clear_event();
-                request.forget_values();
-                return Ok(true);
-            };
-            let limit = location.max_event_size();
-            let before = self.commands.count();
-            let encoded = match piece.text.len() > limit {
-                true => {
+            match self.next(request) {
+                Ok(Some((piece, wrong))) => self.take(request, piece, wrong)?,
+                Ok(None) => {
+                    // The log has no event to speak of.
                     request.clear_event();
-                    Err(Problem::TooLarge { limit })
+                    request.forget_values();
+                    return Ok(if self.admit(request)? { Turn::Write } else { Turn::Nothing });
                 }
-                false => encode(request, location, piece.text, &mut self.commands),
-            };
-            match encoded {
-                Ok(_) if self.failed => {
-                    self.commands.truncate(before);
-                    self.report.leave();
-                }
-                Ok(count) => {
-                    let id = variables::id(request).map_err(|OutOfMemory| Problem::NoResources)?.unwrap_or_default();
-                    self.report.take(piece.index, &String::from_utf8_lossy(id), piece.place(), count);
-                    self.counts.push(count);
-                }
-                Err(Problem::NoResources) => return Err(Problem::NoResources),
-                Err(Problem::Event(error)) => {
-                    let error = piece.error_in_body(error);
-                    self.refuse(request, piece, Problem::Event(error))?;
-                }
-                Err(problem) => self.refuse(request, piece, problem)?,
-            }
-            // Before more is piled up: it will not be taken.
-            if self.commands.len() > self.redis.settings.backlog {
-                return Err(Problem::BodyTooLarge { limit: self.redis.settings.backlog });
+                Err(error) => return Ok(Turn::NoBatch(error)),
             }
         }
-        Ok(false)
+        Ok(Turn::Again)
+    }
+
+    /// Reads the next event: its text, and what is wrong with it. With nothing wrong it is the request's current event.
+    fn next<'r>(&mut self, request: &Request<'r>) -> Result<Option<(Piece<'r>, Option<Problem>)>, batch::Error> {
+        let (body, location) = (request.decoded_body(), request.location());
+        let Some(text) = self.split.next(body)? else { return Ok(None) };
+        let (limit, limits) = (location.max_event_size(), location.limits());
+        // A byte more is enough to be too large.
+        let text = text.get(..=limit).unwrap_or(text);
+        let read = match self.form {
+            Form::Array => current::set_first(request, text, &limits),
+            Form::Lines => current::set(request, text, &limits).map(|()| text.len()),
+        };
+        let piece = self.split.piece(body, read.as_ref().ok().copied())?;
+        if piece.text.len() > limit {
+            request.clear_event();
+            return Ok(Some((piece, Some(Problem::TooLarge { limit }))));
+        }
+        Ok(Some((piece, read.err().map(|error| Problem::Event(piece.error_in_body(error))))))
+    }
+
+    /// Has an event's commands encoded, or takes note of what is wrong with it.
+    fn take<'r>(&mut self, request: &Request<'r>, piece: Piece<'r>, wrong: Option<Problem>) -> Result<(), Problem> {
+        let before = self.commands.count();
+        let encoded = match wrong {
+            Some(problem) => Err(problem),
+            None => encode(request, request.location(), piece.text, &mut self.commands),
+        };
+        match encoded {
+            Ok(_) if self.failed => {
+                self.commands.truncate(before);
+                self.report.leave();
+            }
+            Ok(count) => {
+                let id = variables::id(request).map_err(|OutOfMemory| Problem::NoResources)?.unwrap_or_default();
+                self.report.take(piece.index, &String::from_utf8_lossy(id), piece.place(), count);
+                self.counts.push(count);
+            }
+            Err(Problem::NoResources) => return Err(Problem::NoResources),
+            Err(problem) => self.refuse(request, piece, problem)?,
+        }
+        // Before more is piled up: it will not be taken.
+        if self.commands.len() > self.redis.settings.backlog {
+            return Err(Problem::BodyTooLarge { limit: self.redis.settings.backlog });
+        }
+        Ok(())
     }
 
     fn refuse<'r>(&mut self, request: &Request<'r>, piece: Piece<'r>, problem: Problem) -> Result<(), Problem> {
@@ -316,6 +334,7 @@ impl Yard {
                 Some(Ok(Turn::Again)) => self.wait(pending, batch),
                 Some(Ok(Turn::Write)) => batch.write(pending),
                 Some(Ok(Turn::Nothing)) => settled(pending, Box::new(batch.report), None),
+                Some(Ok(Turn::NoBatch(error))) => reject_waiting(pending, Problem::from(error)),
                 Some(Err(problem)) => {
                     pending.with(|request| found(request, &batch.report));
                     finish(pending, problem, None);

@@ -9,14 +9,13 @@ use crate::response::Problem;
 #[cfg(feature = "schema")]
 use crate::{conf::schema::Rule, ngx::Level, schema::Violation};
 
-/// Appends the commands of the event with this text; gives how many there are. On an error none are appended.
+/// Appends the commands of the request's current event, which has this text; gives how many there are. On an error none are appended.
 pub fn encode<'r>(
     request: &Request<'r>,
     location: &Location,
     text: &'r [u8],
     commands: &mut Commands,
 ) -> Result<u32, Problem> {
-    current::set(request, text, &location.limits()).map_err(Problem::Event)?;
     #[cfg(feature = "schema")]
     validate(request, location)?;
     let text = enrich(request, location, text)?;
