@@ -155,7 +155,7 @@ impl Batch {
             }
             Ok(count) => {
                 let id = variables::id(request).map_err(|OutOfMemory| Problem::NoResources)?.unwrap_or_default();
-                self.report.take(piece.index, &String::from_utf8_lossy(id), piece.place(), count);
+                self.report.take(piece.index, id, piece.place(), count);
                 self.counts.push(count);
             }
             Err(Problem::NoResources) => return Err(Problem::NoResources),

@@ -17,6 +17,8 @@ pub struct Report {
     /// How many events there were.
     total: u32,
     taken: Vec<Taken>,
+    /// Of the events that are taken, one behind the other.
+    ids: Vec<u8>,
     errors: Vec<Error>,
     /// Events that broke a rule here and were not set aside, listed or not.
     refused: u32,
@@ -32,7 +34,8 @@ pub struct Report {
 #[derive(Debug)]
 struct Taken {
     index: u32,
-    id: Box<str>,
+    /// Where among the ids.
+    id: Range<usize>,
     /// Where in the body.
     place: Range<usize>,
     /// Of an event that was rejected: the commands are those that set it aside.
@@ -61,19 +64,28 @@ impl Report {
 
     /// An event of `commands` commands goes to Redis; gives the number by which its verdicts are counted. `place` is where
     /// in the body it stands.
-    pub fn take(&mut self, index: u32, id: &str, place: Range<usize>, commands: u32) -> u32 {
+    pub fn take(&mut self, index: u32, id: &[u8], place: Range<usize>, commands: u32) -> u32 {
         self.total += 1;
-        self.push(index, id.into(), place, None, commands)
+        let start = self.ids.len();
+        self.ids.extend_from_slice(id);
+        self.push(index, start..self.ids.len(), place, None, commands)
     }
 
     /// An event broke a rule, and `commands` commands set it aside; gives the number by which their verdicts are counted.
     pub fn set_aside(&mut self, error: Error, commands: u32) -> u32 {
         self.total += 1;
         self.no_json += u32::from(error.status == 400);
-        self.push(error.index, Box::default(), 0..0, Some(error), commands)
+        self.push(error.index, 0..0, 0..0, Some(error), commands)
     }
 
-    fn push(&mut self, index: u32, id: Box<str>, place: Range<usize>, error: Option<Error>, outstanding: u32) -> u32 {
+    fn push(
+        &mut self,
+        index: u32,
+        id: Range<usize>,
+        place: Range<usize>,
+        error: Option<Error>,
+        outstanding: u32,
+    ) -> u32 {
         self.taken.push(Taken { index, id, place, error, outstanding, outcome: Outcome::default() });
         self.taken.len() as u32 - 1
     }
@@ -150,6 +162,7 @@ impl Report {
     pub fn take_none(&mut self) {
         self.left += self.taken();
         self.taken.clear();
+        self.ids.clear();
     }
 
     /// Whether each event is at fault itself, so that none need come again.
@@ -282,7 +295,8 @@ impl Report {
         let mut errors: Vec<&Error> = self.errors.iter().chain(&failed).collect();
         errors.sort_by_key(|error| error.index);
         errors.truncate(LISTED);
-        let ids: Vec<&str> = self.accepted().map(|taken| &*taken.id).collect();
+        let id = |taken: &Taken| String::from_utf8_lossy(self.ids.get(taken.id.clone()).unwrap_or_default());
+        let ids: Vec<_> = self.accepted().map(id).collect();
         let errors: Vec<_> = errors.into_iter().map(Error::json).collect();
         // Writing to a String cannot fail.
         let _ = write!(text, r#""accepted":{},"rejected":{rejected},"ids":{}"#, ids.len(), json!(ids));
@@ -334,7 +348,7 @@ mod tests {
     fn report(verdicts: &[Verdict], refused: &[u16]) -> Report {
         let mut report = Report::default();
         for (index, verdict) in verdicts.iter().enumerate() {
-            let number = report.take(index as u32, &format!("id{index}"), 0..0, 1);
+            let number = report.take(index as u32, format!("id{index}").as_bytes(), 0..0, 1);
             report.add(number, *verdict, || "X".into());
         }
         for (index, status) in refused.iter().enumerate() {
@@ -411,7 +425,7 @@ mod tests {
     #[test]
     fn what_has_no_verdict_by_the_deadline_is_unknown() {
         let mut report = report(&[Verdict::Stored], &[]);
-        report.take(1, "id1", 0..0, 2);
+        report.take(1, b"id1", 0..0, 2);
         report.expire("late");
         assert_eq!((report.status(), &members(&report)["stored"]), (504, &json!([0])));
     }
