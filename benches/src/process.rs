@@ -46,13 +46,23 @@ pub fn resident(pid: u32) -> io::Result<u64> {
     Ok(line.split_whitespace().next().and_then(|kb| kb.parse().ok()).unwrap_or(0))
 }
 
+/// How long a start may take: under callgrind all takes long.
+const STARTS: Duration = Duration::from_secs(30);
+
 /// A child that ends with this value.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        // An nginx without a master that is told just before it waits for events notices when it is told again.
+        for _ in 0..30 {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            if wait_for("its end", Duration::from_secs(1), || !matches!(self.0.try_wait(), Ok(None))).is_ok() {
+                return;
+            }
+        }
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
@@ -78,7 +88,7 @@ impl Redis {
         command.arg("--unixsocket").arg(dir.join("redis.sock"));
         let child = command.arg("--dir").arg(dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let redis = Redis { child: Running(child), port };
-        wait_for("Redis", || redis.ask("PING").is_ok())?;
+        wait_for("Redis", STARTS, || redis.ask("PING").is_ok())?;
         Ok(redis)
     }
 
@@ -182,7 +192,7 @@ impl Nginx {
         command.arg("-e").arg(dir.join("error.log"));
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let mut nginx = Nginx { child: Running(child), port, worker: 0, dir };
-        wait_for("nginx", || {
+        wait_for("nginx", STARTS, || {
             nginx.worker = match setup.counted {
                 true => nginx.child.0.id(),
                 false => worker_of(nginx.child.0.id()).unwrap_or(0),
@@ -242,12 +252,11 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-fn wait_for(what: &str, mut ready: impl FnMut() -> bool) -> io::Result<()> {
-    // Under callgrind all takes long.
-    let end = Instant::now() + Duration::from_secs(30);
+fn wait_for(what: &str, most: Duration, mut ready: impl FnMut() -> bool) -> io::Result<()> {
+    let end = Instant::now() + most;
     while !ready() {
         if Instant::now() > end {
-            return Err(io::Error::other(format!("{what} did not start")));
+            return Err(io::Error::other(format!("waited in vain for {what}")));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
