@@ -44,7 +44,12 @@ macro_rules! layouts {
 
 /// Those with bit-fields that the module touches, and those of which it only reads or makes whole ones.
 fn layouts() -> Vec<Layout> {
-    layouts! {
+    // Some have bit-fields with Angie only.
+    #[cfg(angie)]
+    let mut layouts = layouts! { ngx_log_s [_bitfield_1] ngx_shm_zone_s [_bitfield_1] };
+    #[cfg(not(angie))]
+    let mut layouts = layouts! { ngx_log_s [] ngx_shm_zone_s [] };
+    layouts.extend(layouts! {
         ngx_http_request_s [_bitfield_1 _bitfield_2]
         ngx_event_s [_bitfield_1]
         ngx_connection_s [_bitfield_1]
@@ -55,16 +60,15 @@ fn layouts() -> Vec<Layout> {
         ngx_conf_s []
         ngx_module_s []
         ngx_command_s []
-        ngx_log_s []
         ngx_http_conf_ctx_t []
         ngx_http_err_page_t []
         ngx_http_complex_value_t []
         ngx_http_core_main_conf_t []
         ngx_table_elt_t []
-        ngx_shm_zone_s []
         ngx_slab_pool_t [_bitfield_1]
         ngx_http_core_srv_conf_t [_bitfield_1]
-    }
+    });
+    layouts
 }
 
 /// What the accessors change that the module calls, by name.
